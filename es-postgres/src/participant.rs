@@ -34,7 +34,8 @@ const BUSY: [u64; 4] = [5, 20, 50, 100];
 /// The server needs `max_prepared_transactions` above 0, as many as there may be transactions between their two phases.
 /// The database needs the tables of guard rows ([`PgGuarded::install`]): each branch writes a marker there, so that one
 /// that is gone later is known to be committed, or not. All connections have to be of one user, or of superusers:
-/// PostgreSQL lets nobody else end what a user has prepared. A branch that could not be ended is not prepared.
+/// PostgreSQL lets nobody else end what a user has prepared. A branch that could not be ended is not prepared. A standby cannot
+/// be asked, which is a transient error: it shows nothing that is prepared.
 ///
 /// What ends a branch has connections of its own, like those of the pool: a quarter as many, three at least. In the queue of the
 /// pool it would stand behind all who wait for the locks of that branch. Options that the pool is given later
@@ -275,6 +276,7 @@ impl PgParticipant {
         let prefix = format!("{}:", self.prefix);
         let look = sqlx::query(look).bind(format!("{prefix}{begins}"));
         let mut ender = self.ender("looking for prepared transactions").await?;
+        knows(&mut ender.conn).await?;
         let rows = look.fetch_all(&mut *ender.conn).await.map_err(failed)?;
         let rows = ender.ended(rows);
         let mut prepared = Vec::with_capacity(rows.len());
@@ -323,6 +325,20 @@ pub(crate) fn marker(id: &BranchId) -> String {
 /// The marker of a branch that is committed alone.
 pub(crate) fn alone(id: &BranchId) -> String {
     format!("{}/{}", MARKERS[1], id.name())
+}
+
+/// Fails on a standby: it shows nothing that is prepared, and perhaps not yet what was committed. In a statement before those
+/// that ask: once a server has become the primary, its sessions stay there.
+async fn knows(conn: &mut PgConnection) -> Result<(), StoreError> {
+    const WHAT: &str = "asking a participant";
+    let standby = sqlx::query_scalar("select pg_is_in_recovery()").fetch_one(conn).await;
+    match standby.map_err(|e| error::store(WHAT, e))? {
+        false => Ok(()),
+        true => Err(StoreError::transient(
+            WHAT,
+            std::io::Error::other("the server is a standby: the primary knows"),
+        )),
+    }
 }
 
 /// The branches of this transaction that were prepared here and committed, by whatever name: also of a participant that was
@@ -392,6 +408,7 @@ impl Participant for PgParticipant {
 
     async fn was_committed(&self, id: &BranchId) -> Result<Marked, StoreError> {
         let mut ender = self.ender("looking for markers").await?;
+        knows(&mut ender.conn).await?;
         let marked = marked(&mut ender.conn, id).await?;
         if marked.is_empty() && unmarked(&mut ender.conn, id).await? == Fate::Forgotten {
             return Ok(ender.ended(Marked::Forgotten));

@@ -177,7 +177,7 @@ impl Session {
     }
 
     /// It is of no use any more.
-    fn broken(mut self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn broken(mut self) -> Option<OwnedSemaphorePermit> {
         drop(self.conn.take());
         self.permit.take()
     }

@@ -314,6 +314,9 @@ impl Tx {
                 if error::is_overflow(&e) {
                     return Err(OVERFLOW);
                 }
+                if error::breaks_connection(&e) {
+                    drop(self.session.broken());
+                }
                 return Err(error::store("committing a transaction", e).into());
             }
         };

@@ -84,7 +84,26 @@ pub struct Locked(
     pub BoxError,
 );
 
+/// Another call has what a guarded one needs, and is to be decided first: what a database says so with, as the source of a
+/// [`StoreError::Transient`].
+#[derive(Debug, thiserror::Error)]
+#[error("another call is to be decided first")]
+#[expect(clippy::exhaustive_structs, reason = "an error, and why")]
+pub struct Taken(
+    /// The words of the database.
+    #[source]
+    pub BoxError,
+);
+
 impl GuardError {
+    /// Whether only another call, or another transaction, is in the way: the database is well, and it can be tried again later.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        let is_taken =
+            matches!(self, Self::Store(StoreError::Transient { source, .. }) if source.is::<Taken>());
+        is_taken || self.is_in_progress()
+    }
+
     /// Whether the call may be running right now: it says so, or has what it would have to let go of first. Then nothing is
     /// wrong, and it can be asked again later.
     #[must_use]

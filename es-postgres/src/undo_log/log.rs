@@ -150,7 +150,7 @@ impl PgUndoLog {
     /// The SQL that [`install`](Self::install) runs where the log is that of the program before this one, in a transaction.
     #[must_use]
     pub fn upgrade_sql() -> String {
-        upgrade()
+        upgrade(FORMAT - 1)
     }
 
     /// Makes the tables and functions of guard rows and of the log, if they are not there or are those of an earlier program.
@@ -160,7 +160,8 @@ impl PgUndoLog {
     /// # Errors
     ///
     /// [`StoreError`] if the account may not, a newer program has made them, or a table that is tracked is not noted as it is
-    /// now.
+    /// now. [`StoreError::Transient`] if somebody has written to a tracked table for five seconds and does not end: nothing is
+    /// made anew then, and nobody waits for it any more; try again.
     pub async fn install(&self) -> Result<(), StoreError> {
         self.guarded.install().await?;
         if let Some(mut there) = guarded::make(self.pool(), "es_undo", "es-postgres undo log", make()).await?
@@ -169,7 +170,7 @@ impl PgUndoLog {
             let format = sqlx::query_scalar("select format from es_undo.about").fetch_one(&mut *there).await;
             let format: i32 = format.map_err(failed)?;
             if format < FORMAT {
-                sqlx::raw_sql(schema::sql(upgrade())).execute(&mut *there).await.map_err(failed)?;
+                sqlx::raw_sql(schema::sql(upgrade(format))).execute(&mut *there).await.map_err(failed)?;
                 there.commit().await.map_err(failed)?;
             }
         }

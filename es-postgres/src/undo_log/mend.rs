@@ -6,6 +6,7 @@ use es_core::guard::GuardRows as _;
 use es_core::store::StoreError;
 use sqlx::PgConnection;
 
+use super::refusal::failed;
 use crate::GuardedTx;
 
 /// A transaction in which rows of one call are set right: see [`PgUndoLog::mend`](crate::PgUndoLog::mend). Derefs to sqlx's
@@ -31,8 +32,12 @@ impl MendTx {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]: it may have been committed. [`rows`](crate::PgUndoLog::rows) tells.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    /// [`StoreError::Misuse`] if a statement before it has failed, or a constraint that is deferred does: nothing is committed.
+    /// Another one: it may have been. [`rows`](crate::PgUndoLog::rows) tells.
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        // The server would answer the COMMIT of a transaction that has failed with a rollback, and without an error.
+        let check = sqlx::raw_sql("set constraints all immediate").execute(&mut *self).await;
+        check.map_err(|e| failed("committing what was set right", e))?;
         self.0.commit().await
     }
 }

@@ -1,5 +1,6 @@
 //! Why a statement on a tracked table was refused, and what an error of the log means.
 
+use es_core::guard::Taken;
 use es_core::store::StoreError;
 use uuid::Uuid;
 
@@ -53,7 +54,7 @@ impl Refusal {
 pub(super) fn failed(what: &'static str, error: sqlx::Error) -> StoreError {
     match error::code(&error) {
         Some(CHANGED) => StoreError::Blocked { what: error::words(&error) },
-        Some(BUSY | LOCKED | LATER) => StoreError::transient(what, error),
+        Some(BUSY | LOCKED | LATER) => StoreError::transient(what, Taken(error.into())),
         Some(UNFIT) => StoreError::misuse(error::words(&error)),
         // Of the log, and not of a table of the user's own.
         Some(code) if (code == NO_FUNCTION || guarded::MISSING.contains(&code)) && is_of_log(&error) => {

@@ -1,7 +1,7 @@
 //! The SQL of the undo log, put together.
 
 /// The form of the tables and functions that this program knows: another one with each change of either.
-pub(super) const FORMAT: i32 = 2;
+pub(super) const FORMAT: i32 = 3;
 
 /// What a row is written as, and what its text is read as, goes by settings of the session. These are the same in all of
 /// them. `search_path` also keeps names that another schema has from being found.
@@ -18,6 +18,8 @@ const FUNCTIONS: [&str; 3] = [
     include_str!("../sql/undo/restore.sql"),
 ];
 const TRIGGER: &str = include_str!("../sql/undo/trigger.sql");
+const LOCK: &str = include_str!("../sql/undo/lock.sql");
+const AGAIN: &str = include_str!("../sql/undo/again.sql");
 const FROM_1: [&str; 2] =
     [include_str!("../sql/undo/from_1.sql"), include_str!("../sql/undo/from_1_end.sql")];
 
@@ -26,10 +28,14 @@ pub(super) fn make() -> String {
     format!("{TABLES}{ACTS}{}", functions())
 }
 
-/// What makes them of those of an earlier program.
-pub(super) fn upgrade() -> String {
-    let [begins, ends] = FROM_1;
-    format!("{ACTS}{begins}{}{ends}", functions())
+/// What makes them of those of an earlier program, in a transaction.
+pub(super) fn upgrade(from: i32) -> String {
+    let ([begins, ends], functions) = (FROM_1, functions());
+    let make = match from {
+        1 => format!("{ACTS}{LOCK}{begins}{AGAIN}{functions}{ends}"),
+        _ => format!("{LOCK}{AGAIN}{functions}"),
+    };
+    format!("{make}update es_undo.about set format = {FORMAT};\n")
 }
 
 fn functions() -> String {

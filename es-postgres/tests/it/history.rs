@@ -385,3 +385,33 @@ async fn a_server_that_does_not_write_is_nobodys_mistake_and_is_written_again_la
     }
     assert_eq!(living.load::<Account>(&ada).await.unwrap().unwrap().balance, 3);
 }
+
+/// A server says that it is read-only only to what writes: a transaction begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_of_a_server_that_did_not_write_is_not_used_again() {
+    let (database, store) = fresh().await;
+    run(database.url(), "create table notes (n int)").await;
+    read_only(&database, true).await;
+    run(database.url(), CUT).await;
+    for ends in ["rollback", "drop", "commit"] {
+        let mut tx = store.begin().await.unwrap();
+        let error = sqlx::query("insert into notes values (1)").execute(&mut *tx).await.unwrap_err();
+        assert_eq!(error.as_database_error().and_then(|e| e.code()).as_deref(), Some("25006"), "{ends}");
+        match ends {
+            "rollback" => tx.rollback().await.unwrap(),
+            "commit" => drop(tx.commit().await.unwrap_err()),
+            _ => drop(tx),
+        }
+    }
+    // What is left of them has gone, or come home.
+    let open = "select count(*) from pg_stat_activity
+                where datname = current_database() and state like 'idle in transaction%'";
+    until_count(database.url(), open, 0).await;
+    read_only(&database, false).await;
+    for n in 0..5 {
+        let mut tx = store.begin().await.unwrap();
+        sqlx::query("insert into notes values ($1)").bind(n).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(count(database.url(), "select count(*) from notes").await, 5);
+}

@@ -14,6 +14,7 @@ mod generations;
 mod history;
 mod jobs;
 mod overload;
+mod participants;
 mod plain_names;
 mod plans;
 mod processes;

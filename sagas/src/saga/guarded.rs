@@ -143,10 +143,13 @@ fn database<D: GuardedDatabase>(services: &Services) -> Result<&D, MissingServic
     services.get()
 }
 
-/// It is tried again. Only a database that fails is one that others need not call either: what a row says is of this call.
+/// It is tried again. Only a database that fails is one that others need not call either: what a row says, and who has it, is of
+/// this call.
 fn again(error: GuardError) -> Told {
     match &error {
-        GuardError::Store(store) if !matches!(store.kind(), ErrorKind::Corrupt | ErrorKind::Blocked) => {
+        GuardError::Store(store)
+            if !error.is_taken() && !matches!(store.kind(), ErrorKind::Corrupt | ErrorKind::Blocked) =>
+        {
             Err(StepError::Retry(error.into()))
         }
         _ => own(error),

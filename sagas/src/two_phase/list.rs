@@ -90,7 +90,8 @@ impl<B: Backend> Inner<B> {
         error.map_or(Ok(()), Err)
     }
 
-    /// A transaction that an operator has to decide about. Its coordinator may have decided since.
+    /// A transaction that an operator has to decide about. Its coordinator may have decided since; where nobody can say so, it is
+    /// shown as before.
     async fn work_off_torn(
         &self,
         table: &Table<Open>,
@@ -99,18 +100,23 @@ impl<B: Backend> Inner<B> {
         all: &mut Recovered,
         failing: &Failing,
     ) -> Result<(), StoreError> {
-        let decided = match failing.is_store_spent(LIST, self.limit) {
-            true => None,
-            false => self.of_store(LIST, failing, self.decided(txn)).await?,
-        };
-        match decided {
-            None => drop(all.torn.insert(txn)),
-            Some(_) => {
+        all.torn.insert(txn);
+        if failing.is_store_spent(LIST, self.limit) {
+            return Ok(());
+        }
+        match self.of_store(LIST, failing, self.decided(txn)).await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => {
+                all.torn.remove(&txn);
                 let delete = write_rows(&self.backend, vec![table.delete(row)]);
-                drop(self.of_store(LIST, failing, delete).await?);
+                self.of_store(LIST, failing, delete).await.map(drop)
+            }
+            Err(error) => {
+                tracing::warn!(%txn, error = chain(&error), "what was decided about a torn transaction cannot be read");
+                // The store is well where one row is not.
+                if matches!(error, StoreError::Corrupt { .. }) { Ok(()) } else { Err(error) }
             }
         }
-        Ok(())
     }
 
     fn count(&self, all: &mut Recovered, decision: Decision, before: &Open, left: BTreeMap<String, Waits>) {

@@ -290,7 +290,8 @@ impl<B: Backend> Inner<B> {
             let found = self.scan(name, participant.as_ref(), &failing).await?;
             Some((name.clone(), found))
         });
-        let scans: BTreeMap<_, _> = join_all(scans).await.into_iter().flatten().collect();
+        let mut scans: BTreeMap<_, _> = join_all(scans).await.into_iter().flatten().collect();
+        leave_to_their_own(&mut scans);
         scanned(&scans);
         let n = self.looks.fetch_add(1, Ordering::Relaxed);
         let ends = scans.into_iter().map(async |(name, found)| {
@@ -520,6 +521,19 @@ impl<B: Backend> Inner<B> {
             }
         }
         marks
+    }
+}
+
+/// Of two participants in one database, each finds what both have prepared: a branch is left to the one of its own name, if that
+/// has found it.
+fn leave_to_their_own(scans: &mut BTreeMap<String, Vec<Prepared>>) {
+    let own = |(name, found): (&String, &Vec<Prepared>)| {
+        let own = found.iter().filter(|prepared| prepared.id.name() == name);
+        own.map(|prepared| prepared.id.clone()).collect::<Vec<_>>()
+    };
+    let own: BTreeSet<BranchId> = scans.iter().flat_map(own).collect();
+    for (name, found) in scans {
+        found.retain(|prepared| prepared.id.name() == name || !own.contains(&prepared.id));
     }
 }
 

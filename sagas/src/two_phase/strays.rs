@@ -30,8 +30,8 @@ pub struct Strays {
 }
 
 /// A transaction with branches that are prepared, and that recovery leaves to a person: one of this store of which another
-/// branch is committed, or was, or may be; or that is older than what it remembers, and nothing is known to be decided; or one
-/// of another store.
+/// branch is committed, or was, or may be; or that is older than what it remembers, and nothing is known to be decided; or whose
+/// decision cannot be read; or one of another store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stray {
@@ -49,13 +49,16 @@ pub struct Stray {
     pub unknown: BTreeSet<String>,
     /// What an operator has decided about it, if it is of another store: the same is to be said of what was found since.
     pub decision: Option<Decision>,
+    /// Why what was decided about it cannot be read, if that is so: a newer program has written it, or it is damaged. Until it can
+    /// be, the transaction cannot be adopted.
+    pub unread: Option<String>,
 }
 
 impl Stray {
     fn new(cluster: Uuid, txn: Uuid) -> Self {
         let (prepared, renamed) = (BTreeMap::new(), BTreeMap::new());
-        let (committed, unknown, decision) = (BTreeSet::new(), BTreeSet::new(), None);
-        Self { cluster, txn, prepared, renamed, committed, unknown, decision }
+        let (committed, unknown) = (BTreeSet::new(), BTreeSet::new());
+        Self { cluster, txn, prepared, renamed, committed, unknown, decision: None, unread: None }
     }
 
     /// The participant of a branch.
@@ -196,8 +199,7 @@ impl<B: Backend> Inner<B> {
     /// The same with where it is committed, if it is left to a person.
     async fn looked_at(&self, mut stray: Stray, failing: &Failing) -> Result<Option<Stray>, StoreError> {
         let (txn, is_own) = (stray.txn, stray.cluster == self.backend.identity());
-        let decided = self.in_time(self.decided(txn)).await?;
-        stray.decision = decided.map(|decided| decided.decision);
+        self.reads_decision(&mut stray).await?;
         if is_own && stray.decision.is_some() {
             return Ok(None);
         }
@@ -213,7 +215,8 @@ impl<B: Backend> Inner<B> {
             }
         };
         let is_forgotten = txn < self.in_time(self.floor(txn)).await?.value.floor || !forgotten.is_empty();
-        let is_left = !is_own || is_forgotten || !committed.is_empty() || is_noted().await?;
+        let is_odd = is_forgotten || stray.unread.is_some() || !committed.is_empty();
+        let is_left = !is_own || is_odd || is_noted().await?;
         let renamed = committed.iter().filter(|(branch, at)| branch != at);
         stray.renamed.extend(renamed.map(|(branch, at)| (branch.clone(), at.clone())));
         stray.committed = committed.into_keys().collect();
@@ -222,9 +225,18 @@ impl<B: Backend> Inner<B> {
             return Ok(None);
         }
         // A decision is older than what was committed by it.
-        let decided = self.in_time(self.decided(txn)).await?;
-        stray.decision = decided.map(|decided| decided.decision);
+        self.reads_decision(&mut stray).await?;
         Ok(Some(stray).filter(|stray| !is_own || stray.decision.is_none()))
+    }
+
+    /// What was decided about it, or why that cannot be read.
+    async fn reads_decision(&self, stray: &mut Stray) -> Result<(), StoreError> {
+        (stray.decision, stray.unread) = match self.in_time(self.decided(stray.txn)).await {
+            Ok(decided) => (decided.map(|decided| decided.decision), None),
+            Err(error @ StoreError::Corrupt { .. }) => (None, Some(chain(&error))),
+            Err(error) => return Err(error),
+        };
+        Ok(())
     }
 
     /// Whether a decision about it is stored, with what was found of it. Not if others write its rows.

@@ -1,4 +1,4 @@
--- Makes format 2 of format 1. Privileges on the tables stay as they are, so the tables do.
+-- What there was in format 1. Privileges on the tables stay as they are, so the tables do.
 lock table es_undo.images, es_undo.locks in access exclusive mode;
 create temporary table es_undo_noted on commit drop as
     select run, call, statement, tab, array_agg(key order by n) as keys, array_agg(new_key order by n) as new_keys,
@@ -28,20 +28,6 @@ begin
     loop
         execute format('grant select, insert, delete on es_undo.acts to %s',
             case when grantee.is_public then 'public' else grantee.role::text end);
-    end loop;
-end
-$$;
-
--- What is not called by triggers is made again.
-do $$
-declare
-    f regprocedure;
-begin
-    for f in
-        select p.oid from pg_catalog.pg_proc p where p.pronamespace = 'es_undo'::regnamespace
-            and p.prorettype <> 'trigger'::regtype and p.proname <> 'undoing'
-    loop
-        execute format('drop function %s', f);
     end loop;
 end
 $$;

@@ -168,11 +168,28 @@ begin
 end
 $$;
 
--- Which call of the run goes first, if a constraint refuses to put back what this one has changed: one that has begun to change
--- rows when this one had ended. It may refer to what would go, or have what is unique.
-create function es_undo.later_call(of_run uuid, of_call text) returns text language sql stable {pinned}
+-- The tables whose rows are in the way, if a constraint of a table refuses what is put back: its own. For a foreign key, rows
+-- that go are in the way of those that refer to them, and rows that come lack the one that they refer to.
+create function es_undo.in_the_way(kinds text[], tabs regclass[], in_schema text, in_table text, of_name text) returns setof regclass
+language sql stable {pinned}
 as $$
-    select i.call from es_undo.images i where i.run = of_run and i.call <> of_call
+    with its (tab) as (
+        select case when in_table <> '' then to_regclass(format('%I.%I', in_schema, in_table)) end
+    ), keys as (
+        select f.conrelid, f.confrelid from its join pg_constraint f on f.conrelid = its.tab where f.contype = 'f' and f.conname = of_name
+    ), put as (
+        select * from unnest(kinds, tabs) p (kind, tab)
+    )
+    select its.tab from its where not exists (select from keys)
+    union select k.conrelid::regclass from keys k join put p on p.tab = k.confrelid where p.kind <> 'insert'
+    union select k.confrelid::regclass from keys k join put p on p.tab = k.conrelid where p.kind <> 'delete'
+$$;
+
+-- Which call of the run goes first, if rows of these tables are in the way of what this one has changed: one that has begun to
+-- change rows when this one had ended. It may refer to what would go, or have what is unique.
+create function es_undo.later_call(of_run uuid, of_call text, of_tabs regclass[]) returns text language sql stable {pinned}
+as $$
+    select i.call from es_undo.images i where i.run = of_run and i.call <> of_call and i.tab = any (of_tabs)
         and i.statement > (select max(m.statement) from es_undo.images m where m.run = of_run and m.call = of_call)
     order by i.statement desc limit 1
 $$;
@@ -231,6 +248,9 @@ as $$
 declare
     why text;
     later text;
+    in_schema text;
+    in_table text;
+    of_name text;
     changed regclass;
     part record;
     wrong text[];
@@ -281,7 +301,9 @@ begin
     begin
         perform es_undo.put_back_all(kinds, tabs, columns, befores, afters);
     exception when foreign_key_violation or restrict_violation or unique_violation or exclusion_violation then
-        later := es_undo.later_call(of_run, of_call);
+        get stacked diagnostics in_schema = schema_name, in_table = table_name, of_name = constraint_name;
+        later := es_undo.later_call(of_run, of_call, array(
+            select t from es_undo.in_the_way(kinds, tabs, in_schema, in_table, of_name) t));
         if later is not null then
             perform es_undo.wait_for(later, sqlerrm);
         end if;

@@ -1,9 +1,9 @@
--- Format 2 of the undo log: what calls have changed in tracked tables, and which rows are locked until it is decided.
+-- Format 3 of the undo log: what calls have changed in tracked tables, and which rows are locked until it is decided.
 create table es_undo.about (
     one boolean primary key default true check (one),
     format integer not null
 );
-insert into es_undo.about (format) values (2);
+insert into es_undo.about (format) values (3);
 
 create table es_undo.tables (
     tab regclass primary key,

@@ -85,3 +85,25 @@ async fn one_row_is_set_right_and_the_others_are_undone() {
     let error = ground.log.mend(run, call.name(), "ada", "once more").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
 }
+
+/// The server answers the COMMIT of a transaction in which a statement has failed with a rollback.
+#[tokio::test]
+async fn what_is_not_committed_is_not_said_to_be_set_right() {
+    let make = "create table rows (id int primary key, v text); insert into rows values (1, 'a'), (2, 'b')";
+    let ground = Ground::of(make, &["rows"]).await;
+    let call = call();
+    ground.runs(&call, &["update rows set v = v || '!'"]).await;
+    ground.past_the_triggers("update rows set v = 'x' where id = 1").await;
+    let mut tx = ground.log.mend(call.run(), call.name(), "ada", "by phone").await.unwrap();
+    exec(&mut tx, "update rows set v = 'a' where id = 1").await.unwrap();
+    exec(&mut tx, "update rows set w = 'b' where id = 2").await.unwrap_err();
+    let error = tx.commit().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
+    assert!(error.to_string().contains("a statement before this one failed"), "{error}");
+    assert_eq!((ground.count("rows where v = 'x'").await, ground.count("es_undo.acts").await), (1, 0));
+    let mut tx = ground.log.mend(call.run(), call.name(), "ada", "by phone").await.unwrap();
+    exec(&mut tx, "update rows set v = 'a' where id = 1").await.unwrap();
+    tx.commit().await.unwrap();
+    ground.undo(&call).await.unwrap();
+    ground.assert_over().await;
+}

@@ -270,3 +270,86 @@ async fn an_undo_is_the_same_where_backslashes_escape() {
     ground.sql(&format!("set standard_conforming_strings = off; {undo}")).await;
     ground.assert_over().await;
 }
+
+#[tokio::test]
+async fn an_undo_waits_for_no_later_call_that_has_nothing_to_do_with_what_is_in_its_way() {
+    let make = "create table orders (id int primary key, code text unique); create table others (id int primary key);
+        create table parts (id int primary key, of_order int references orders);
+        insert into orders values (1, 'a'), (2, 'b'); insert into parts values (1, 1)";
+    let ground = Ground::of(make, &["orders", "others", "parts"]).await;
+    let was = ground.all(&["orders", "parts"]).await;
+    // What is done first, what is done later, what somebody else does, what the undo then says, and how that is set right.
+    let cases = [
+        (
+            ["insert into orders values (3, 'c')", "insert into others values (1)"],
+            "insert into parts values (9, 3)",
+            r#"violates foreign key constraint "parts_of_order_fkey" on table "parts""#,
+            "delete from parts where id = 9",
+        ),
+        (
+            // A part that is gone refers to nothing that somebody else has made.
+            ["insert into orders values (3, 'c')", "update orders set code = 'bb' where id = 2"],
+            "insert into parts values (9, 3)",
+            r#"violates foreign key constraint "parts_of_order_fkey" on table "parts""#,
+            "delete from parts where id = 9",
+        ),
+        (
+            ["delete from parts where id = 1", "insert into parts values (5, 2)"],
+            "delete from orders where id = 1",
+            r#"violates foreign key constraint "parts_of_order_fkey""#,
+            "insert into orders values (1, 'a')",
+        ),
+        (
+            ["update orders set code = 'aa' where id = 1", "insert into others values (1)"],
+            "set session_replication_role = replica; update orders set code = 'a' where id = 2",
+            r#"violates unique constraint "orders_code_key""#,
+            "set session_replication_role = replica; update orders set code = 'b' where id = 2",
+        ),
+    ];
+    for ([first, later], other, says, right) in cases {
+        let run = new_run();
+        let [a, c] = ["order/a", "order/c"].map(|name| Call::of(run, name));
+        ground.runs(&a, &[first]).await;
+        ground.runs(&c, &[later]).await;
+        ground.sql(other).await;
+        let why = blocked(ground.undo(&a).await);
+        assert!(why.contains(says), "{first}; {later}; {other}: {why}");
+        ground.undo(&c).await.unwrap();
+        ground.sql(right).await;
+        ground.undo(&a).await.unwrap();
+        assert_eq!(ground.all(&["orders", "parts"]).await, was, "{first}; {later}; {other}");
+        ground.assert_over().await;
+    }
+}
+
+/// In both directions, and for what is unique.
+#[tokio::test]
+async fn an_undo_waits_for_the_later_call_that_is_in_its_way() {
+    let make = "create table orders (id int primary key, code text unique);
+        create table parts (id int primary key, of_order int references orders);
+        insert into orders values (1, 'a'), (2, 'b'); insert into parts values (1, 1)";
+    let ground = Ground::of(make, &["orders", "parts"]).await;
+    let was = ground.all(&["orders", "parts"]).await;
+    let cases = [
+        ["insert into orders values (3, 'c')", "insert into parts values (2, 3)"],
+        ["delete from parts where id = 1", "delete from orders where id = 1"],
+        ["update parts set of_order = 2 where id = 1", "delete from orders where id = 1"],
+        ["update orders set code = 'aa' where id = 1", "update orders set code = 'a' where id = 2"],
+    ];
+    for [first, later] in cases {
+        let run = new_run();
+        let [a, c] = ["order/a", "order/c"].map(|name| Call::of(run, name));
+        ground.runs(&a, &[first]).await;
+        ground.runs(&c, &[later]).await;
+        let error = ground.undo(&a).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{first}; {later}: {error}");
+        // The database is well.
+        assert!(error.is_taken() && !error.is_in_progress());
+        let why = es_core::chain(&error);
+        assert!(why.contains("it is undone once order/c is"), "{first}; {later}: {why}");
+        ground.undo(&c).await.unwrap();
+        ground.undo(&a).await.unwrap();
+        assert_eq!(ground.all(&["orders", "parts"]).await, was, "{first}; {later}");
+        ground.assert_over().await;
+    }
+}

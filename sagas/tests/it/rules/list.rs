@@ -436,6 +436,7 @@ macro_rules! rules_across {
                 recovery_is_of_a_store_and_of_no_node
                 an_app_recovers_by_itself_and_shows_what_waits_for_a_person
                 whoever_has_dropped_a_commit_can_ask_what_became_of_it
+                two_participants_in_one_database_end_each_branch_once
             }
             storms {
                 of_many_transactions_under_faults_each_is_whole
@@ -451,6 +452,7 @@ macro_rules! rules_across {
                 what_a_renamed_participant_has_committed_is_settled_by_its_own_name
                 strays_leave_out_nothing_without_saying_so
                 what_two_stores_have_prepared_under_one_id_is_not_decided_together
+                a_decision_that_cannot_be_read_hides_no_stray
             }
             torn {
                 what_was_found_torn_is_left_also_when_nobody_can_be_asked
@@ -462,6 +464,7 @@ macro_rules! rules_across {
                 who_could_not_be_asked_is_looked_at_after_an_operator_has_decided
                 whoever_asks_about_what_is_committed_is_not_told_that_it_was_aborted
                 what_is_noted_before_it_is_decided_is_no_failure_of_the_store
+                what_is_torn_is_shown_also_while_nobody_can_read_what_was_decided
             }
             limits {
                 a_database_that_hangs_holds_nobody_for_long
@@ -492,6 +495,7 @@ macro_rules! rules_across {
                 a_row_of_another_run_is_tried_for_as_long_as_a_branch_says
                 a_table_that_is_not_noted_any_more_keeps_a_program_from_starting
                 what_one_branch_frees_and_another_takes_goes_back_in_whichever_order
+                an_undo_that_waits_for_a_later_one_is_no_failure_of_its_database
             }
             overview_across {
                 what_is_across_databases_is_in_the_one_list

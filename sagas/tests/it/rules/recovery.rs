@@ -1,16 +1,17 @@
-//! What becomes of transactions across databases whose nodes, databases or operators fail: A10 to A18, A23, A24.
+//! What becomes of transactions across databases whose nodes, databases or operators fail: A10 to A18, A23, A24, A69.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use es_core::store::BranchId;
 use es_core::{App, Backend as _, ErrorKind, EventStore as _};
+use es_postgres::PgParticipant;
 use sagas::two_phase::{AbortedBy, Decision, Odd, PendingState, TwoPhase, TwoPhaseApp as _, TwoPhaseError};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Subject;
-use super::across::{Across, At, Fault, Gate, LIMIT, crashes, write};
+use super::across::{Across, At, Fault, Gate, LIMIT, Partner, crashes, with, write};
 
 /// Where a node is gone: which calls stop, at which of two databases, before or after.
 type Point = [(At, bool); 2];
@@ -360,4 +361,28 @@ pub(super) async fn whoever_has_dropped_a_commit_can_ask_what_became_of_it<S: Su
     assert_eq!(across.two_phase.resolve(&doubt).await.unwrap(), Decision::Abort);
     assert!(matches!(tx.commit().await.unwrap_err(), TwoPhaseError::Aborted { .. }));
     assert_eq!((across.have("late").await, across.events().await), (0, 0));
+}
+
+/// A69
+pub(super) async fn two_participants_in_one_database_end_each_branch_once<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 1).await;
+    let both = || {
+        let one = |name: &str| Partner::new(PgParticipant::new(name, across.pool(0).clone()).unwrap());
+        [one("stock"), one("stock-2")]
+    };
+    let (own, node) = (both(), with(&across.backend, both().into_iter()));
+    let two_phase = with(&across.backend, own.clone().into_iter());
+    let mut tx = two_phase.begin();
+    write(&mut tx, &own[0], "one").await;
+    write(&mut tx, &own[1], "two").await;
+    let gates = [own[0].stops(At::Prepare, true), own[1].stops(At::Prepare, true)];
+    crashes(tx.commit(), &gates).await;
+    let patient = TwoPhase::on(across.backend.clone()).unwrap().grace(Duration::from_secs(3_600));
+    let patient = both().into_iter().fold(patient, |patient, own| patient.participant(own)).build().unwrap();
+    let found = patient.recover().await.unwrap();
+    assert_eq!(found.in_doubt.values().map(|waiting| waiting.branches).collect::<Vec<_>>(), [1, 1]);
+    let found = node.recover().await.unwrap();
+    assert_eq!((found.committed, found.aborted), (0, 2), "{found:?}");
+    across.is_at_rest().await;
+    assert_eq!((across.have("one").await, across.have("two").await), (0, 0));
 }

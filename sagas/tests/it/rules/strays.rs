@@ -1,4 +1,4 @@
-//! Transactions across databases that somebody has ended by hand in part, or whose decision is lost: A26 to A29, A47 to A49, A59, A61, A66.
+//! Transactions across databases that somebody has ended by hand in part, or whose decision is lost: A26 to A29, A47 to A49, A59, A61, A66, A67.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -360,4 +360,34 @@ pub(super) async fn what_two_stores_have_prepared_under_one_id_is_not_decided_to
     }
     across.is_at_rest().await;
     app.shutdown(Duration::from_secs(10)).await;
+}
+
+/// A67
+pub(super) async fn a_decision_that_cannot_be_read_hides_no_stray<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let tx = across.written("one").await;
+    let unread = tx.id();
+    crashes(tx.commit(), &prepared(&across)).await;
+    let decisions = Table::<Value>::new("two-phase.decisions").unwrap();
+    let of_tomorrow = serde_json::json!({ "decision": "of-tomorrow" });
+    let damaged = decisions.insert(unread.simple().to_string(), of_tomorrow).unwrap();
+    assert!(write_rows(&across.backend, vec![damaged]).await.unwrap().is_yes());
+    let tx = across.written("two").await;
+    let torn = tx.id();
+    crashes(tx.commit(), &prepared(&across)).await;
+    let gid = across.prepared(0).await.into_iter().find(|gid| gid.contains(&torn.simple().to_string()));
+    across.by_hand(0, format!("commit prepared '{}'", gid.unwrap())).await;
+    let strays = across.two_phase.strays().await.unwrap();
+    let shown = |txn| strays.found.iter().find(|stray| stray.txn == txn).unwrap();
+    assert_eq!((strays.found.len(), &shown(torn).unread), (2, &None));
+    assert!(shown(unread).unread.as_ref().is_some_and(|why| why.contains("of-tomorrow")), "{strays:?}");
+    assert_eq!(shown(unread).prepared.len(), 2);
+    across.two_phase.adopt(shown(torn), Decision::Commit, "ada", "as it was in the order").await.unwrap();
+    // Of the other one a person cannot say anything, either, before somebody has seen to it.
+    across.two_phase.adopt(shown(unread), Decision::Commit, "ada", "as it was").await.unwrap_err();
+    let row = decisions.get(&across.backend, &unread.simple().to_string()).await.unwrap().unwrap();
+    assert!(write_rows(&across.backend, vec![decisions.delete(&row)]).await.unwrap().is_yes());
+    assert_eq!(across.another_node().await.recover().await.unwrap().aborted, 2);
+    across.is_at_rest().await;
+    assert_eq!((across.have("one").await, across.have("two").await), (0, 2));
 }

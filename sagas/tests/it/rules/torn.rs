@@ -1,9 +1,9 @@
 //! Transactions across databases that an operator has to decide about, while databases cannot be asked and coordinators go on:
-//! A41 to A46, A56, A57, A65.
+//! A41 to A46, A56, A57, A65, A68.
 
 use std::time::Duration;
 
-use es_core::store::Table;
+use es_core::store::{Table, write_rows};
 use es_core::{Backend as _, ErrorKind};
 use sagas::two_phase::{Decision, Odd, PendingState, TwoPhase, TwoPhaseError};
 use serde_json::Value;
@@ -258,4 +258,30 @@ pub(super) async fn what_is_noted_before_it_is_decided_is_no_failure_of_the_stor
     assert_eq!((found.store, found.aborted, found.torn.len()), (None, 0, 1));
     assert!(found.torn.contains(&txn));
     assert_eq!(across.prepared(1).await.len(), 1);
+}
+
+/// A68
+pub(super) async fn what_is_torn_is_shown_also_while_nobody_can_read_what_was_decided<S: Subject>(
+    subject: &S,
+) {
+    let across = Across::open(subject, 2).await;
+    let tx = across.written("one").await;
+    let txn = tx.id();
+    crashes(tx.commit(), &prepared(&across)).await;
+    commits_by_hand(&across, 0).await;
+    assert_eq!(across.two_phase.recover().await.unwrap().torn.len(), 1);
+    let decisions = Table::<Value>::new("two-phase.decisions").unwrap();
+    let key = txn.simple().to_string();
+    let damaged = decisions.insert(key.clone(), serde_json::json!("damaged")).unwrap();
+    assert!(write_rows(&across.backend, vec![damaged]).await.unwrap().is_yes());
+    for _ in 0..2 {
+        let found = across.two_phase.recover().await.unwrap();
+        assert_eq!((found.torn.contains(&txn), across.prepared(1).await.len()), (true, 1), "{found:?}");
+    }
+    let row = decisions.get(&across.backend, &key).await.unwrap().unwrap();
+    assert!(write_rows(&across.backend, vec![decisions.delete(&row)]).await.unwrap().is_yes());
+    let stray = only_stray(&across.two_phase).await;
+    across.two_phase.adopt(&stray, Decision::Commit, "ada", "as it was in the order").await.unwrap();
+    across.is_at_rest().await;
+    assert_eq!((across.have("one").await, across.two_phase.recover().await.unwrap().torn.len()), (2, 0));
 }

@@ -1,4 +1,4 @@
-//! Branches that their database undoes: U1 to U8.
+//! Branches that their database undoes: U1 to U9.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -532,6 +532,41 @@ pub(super) async fn what_one_branch_frees_and_another_takes_goes_back_in_whichev
         assert!(matches!(shop.end_of(&asked).await, Outcome::Undone(_)));
         assert_eq!(shop.left(&[1, 2]).await, (vec![12, 22], 0));
     }
+    shop.assert_over().await;
+    shop.end().await;
+}
+
+/// U9
+pub(super) async fn an_undo_that_waits_for_a_later_one_is_no_failure_of_its_database<S: Subject>(
+    subject: &S,
+) {
+    let shop = Shop::open(subject).await;
+    // The gift waits until the item is taken, which frees a number.
+    let make = "delete from items where id > 2; update items set n = 12 where id = 1;
+        update items set n = 52 where id = 2; alter table items add unique (n)";
+    shop.sql(make).await;
+    shop.items.log.track(&["items"]).await.unwrap();
+    shop.waits_for_two.store(true, Ordering::SeqCst);
+    let stuck = shop.asked("stuck", 1, 1).await;
+    let spoil = |key: &str, to: &str| {
+        format!("set session_replication_role = replica; update gifts set key = '{to}' where key = '{key}'")
+    };
+    shop.sql(&spoil("stuck", "other")).await;
+    shop.answer("stuck", false);
+    // One branch is blocked, and the other one is to be undone after it.
+    let waits = |shown: &RunShown| {
+        shown.journal.iter().filter(|(_, told)| told.contains("it is undone once")).count()
+    };
+    shop.until("stuck", |shown| waits(shown) > 4).await;
+    assert_eq!(shop.run("well", &order(2, 2)).await, Outcome::Completed);
+    let shown = shop.until("well", |_| true).await;
+    let is_held = |told: &str| told.contains("who is to be called has failed");
+    assert!(!shown.journal.iter().any(|(_, told)| is_held(told)), "{:#?}", shown.journal);
+    shop.sql(&spoil("other", "stuck")).await;
+    shop.until("stuck", is_parked).await;
+    shop.asks("stuck", Verb::Retry { step: None }).await;
+    assert!(matches!(shop.end_of(&stuck).await, Outcome::Undone(_)));
+    assert_eq!(shop.left(&[1, 2]).await, (vec![12, 41], 1));
     shop.assert_over().await;
     shop.end().await;
 }
