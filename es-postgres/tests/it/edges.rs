@@ -10,7 +10,7 @@ use es_core::store::{
 };
 use es_core::testing::Log;
 use es_core::{Project, Projection, chain};
-use es_postgres::testing::{Server, ServerOptions, Shutdown};
+use es_postgres::testing::{Server, Shutdown};
 use es_postgres::{Db, PgBackend, PgOptions, Tx};
 use sqlx::PgConnection;
 
@@ -200,21 +200,34 @@ async fn who_is_refused_hears_where() {
     assert!(error.contains(&refused.to_string()) && !error.contains("s3cret"), "{error}");
 }
 
+/// A port in front of the server's socket.
+async fn port_before(socket: std::path::PathBuf) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::UnixStream::connect(&socket).await.unwrap();
+            drop(tokio::spawn(async move {
+                tokio::io::copy_bidirectional(&mut client, &mut server).await.is_ok()
+            }));
+        }
+    }));
+    port
+}
+
 #[tokio::test]
 async fn a_connection_that_is_not_encrypted_as_was_preferred_is_told_of() {
-    let server = ServerOptions::new().setting("listen_addresses", "127.0.0.1").start().unwrap();
-    let database = server.database().await.unwrap();
-    let user = sqlx::query_scalar::<_, String>("select current_user::text")
-        .fetch_one(&mut database_connection(&database).await)
-        .await
-        .unwrap();
-    let url = format!("postgres://{user}@127.0.0.1:{}/{}", server.port(), database.name());
+    let (database, _store) = fresh().await;
+    let options: sqlx::postgres::PgConnectOptions = database.url().parse().unwrap();
+    let socket = options.get_socket().unwrap().join(format!(".s.PGSQL.{}", options.get_port()));
+    let port = port_before(socket).await;
+    let url = format!("postgres://{}@127.0.0.1:{port}/{}", options.get_username(), database.name());
     for (parameter, told) in [("?sslmode=prefer", true), ("?sslmode=disable", false), ("", false)] {
         let (log, _caught) = Log::catch();
         PgBackend::connect(&format!("{url}{parameter}")).await.unwrap();
         let said = log.take().concat();
         assert_eq!(said.contains("not encrypted"), told, "{parameter:?}: {said}");
-        assert!(!told || said.contains(&format!("127.0.0.1:{}", server.port())), "{said}");
+        assert!(!told || said.contains(&format!("127.0.0.1:{port}")), "{said}");
     }
 }
 
