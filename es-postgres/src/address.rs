@@ -224,7 +224,7 @@ impl Url {
         if hosts.is_empty() {
             hosts.push("localhost".to_owned());
         }
-        let port = |i: usize| ports.get(i).or(ports.first().filter(|_| ports.len() == 1)).copied();
+        let port = |i: usize| ports.get(i).or_else(|| ports.first().filter(|_| ports.len() == 1)).copied();
         if ports.len() > 1 && ports.len() != hosts.len() {
             return None;
         }
