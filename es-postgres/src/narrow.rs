@@ -43,7 +43,7 @@ impl Narrow {
 
     /// It came in time.
     pub(crate) fn came(&self, ask: Ask) {
-        if ask.halvings == 0 || (self.came.fetch_add(1, Ordering::Relaxed) + 1) % CALM != 0 {
+        if ask.halvings == 0 || !(self.came.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(CALM) {
             return;
         }
         self.move_from(ask.halvings, ask.halvings - 1);

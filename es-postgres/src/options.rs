@@ -49,6 +49,7 @@ const GONE: [(&str, &str); 4] = [
 
 /// Where the database is, and how it is used.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct PgOptions {
     pub(crate) connect: Address,
     pub(crate) schema: SchemaName,

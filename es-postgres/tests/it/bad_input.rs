@@ -93,7 +93,7 @@ async fn a_checkpoint_that_cannot_be_read_is_named_and_the_rest_is_shown() {
     assert!(violations[0].contains("cannot be read"), "{violations:?}");
 }
 
-/// B68: as PgBouncer says it.
+/// B68: as `PgBouncer` says it.
 #[tokio::test]
 async fn a_proxy_that_takes_no_settings_is_refused_in_words_that_say_so() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -270,7 +270,8 @@ async fn a_constraint_that_waits_for_the_commit_refuses_rows_and_events() {
 #[tokio::test]
 async fn a_gate_that_nobody_opens_ends_in_a_transient_error() {
     let database = testing::database().await;
-    let short = Duration::from_millis(40);
+    // Long enough for a statement that waits for nothing.
+    let short = Duration::from_millis(500);
     for (lock, statement) in [(short, LIMIT), (LIMIT, short)] {
         let store = with(&database, |o| o.with_lock_timeout(lock).with_statement_timeout(statement)).await;
         let held = Gate::hold(database.url()).await;

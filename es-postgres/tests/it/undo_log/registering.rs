@@ -156,9 +156,9 @@ async fn a_database_without_the_log_says_what_to_do() {
     let (one, two) = tokio::join!(log.install(), log.install());
     one.and(two).unwrap();
     es_core::guard::check(&log).await.unwrap();
-    sqlx::query("update es_undo.about set format = 3").execute(log.pool()).await.unwrap();
+    sqlx::query("update es_undo.about set format = 4").execute(log.pool()).await.unwrap();
     let newer = log.install().await.unwrap_err();
-    assert!(newer.to_string().contains("has format 3, this program knows 2"), "{newer}");
+    assert!(newer.to_string().contains("has format 4, this program knows 3"), "{newer}");
 }
 
 /// What is done to a table that is tracked, so that it is not noted any more, or not by all ways to write to it.

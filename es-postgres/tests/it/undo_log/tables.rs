@@ -156,7 +156,7 @@ async fn a_call_waits_for_later_ones_of_its_run_that_have_what_is_unique() {
 }
 
 #[tokio::test]
-async fn what_others_forbid_is_said_by_one_of_two_calls_at_once() {
+async fn what_others_forbid_is_said_by_each_of_two_calls_at_once() {
     let make = "create table items (id int primary key);
         create table sales (id int primary key, item int references items)";
     let ground = Ground::of(make, &["items"]).await;
@@ -169,10 +169,10 @@ async fn what_others_forbid_is_said_by_one_of_two_calls_at_once() {
     one.guard(&ground.log).done(tx, "1".to_owned()).await.unwrap();
     two.guard(&ground.log).done(other, "1".to_owned()).await.unwrap();
     ground.sql("insert into sales values (1, 1), (2, 2)").await;
-    let waits = ground.undo(&two).await.unwrap_err();
-    assert_eq!(waits.kind(), ErrorKind::Transient, "{waits:?}");
-    assert!(es_core::chain(&waits).contains("sales_item_fkey"), "{}", es_core::chain(&waits));
-    assert!(blocked(ground.undo(&one).await).contains("sales_item_fkey"));
+    // The other one has changed nothing that is in the way.
+    for call in [&two, &one] {
+        assert!(blocked(ground.undo(call).await).contains("sales_item_fkey"));
+    }
     ground.sql("delete from sales").await;
     ground.undo(&one).await.unwrap();
     ground.undo(&two).await.unwrap();

@@ -218,9 +218,8 @@ impl Step<Trip> for Overtaken {
     type Place = Staged;
     async fn run(&self, cx: Cx<'_, Trip, ()>, at: &mut Staging) -> Result<(), StepError<String>> {
         act(&self.0, "overtaken", &cx, at).await?;
-        if self.0.called(cx.key, "overtaken") == 1 {
-            enters_as_rival(&cx).await;
-        }
+        // Under one key: it is there from the first time on.
+        enters_as_rival(&cx).await;
         Ok(())
     }
     fn retry(&self) -> Retry {
