@@ -22,7 +22,7 @@ const CLEAN: &str = "begin; rollback; set session authorization default; reset r
 
 /// Opens one at the start of something: whatever fails, the error says where.
 pub(crate) async fn first(address: &Address) -> Result<PgConnection, StoreError> {
-    const WHAT: &str = "connecting to the database";
+    const WHAT: &str = error::CONNECTING;
     let place = place(&address.driver());
     match address.connect().await {
         Ok(conn) => Ok(conn),

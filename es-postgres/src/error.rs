@@ -53,6 +53,9 @@ const READ_ONLY: &str = "25006";
 /// `cached plan must not change result type`: it repeats until the connection is closed.
 pub(crate) const STALE_PLAN: &str = "0A000";
 
+/// What is done first of all.
+pub(crate) const CONNECTING: &str = "connecting to the database";
+
 /// What an error of the driver means for the caller. `what` was being done.
 pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
     let Some(found) = database(&error) else {
@@ -75,7 +78,8 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
             "a statement before this one failed and ended the transaction: nothing of it is stored"
         }
         ("28", _) => "mend the user or the password in the URL",
-        ("3D", _) => "make the database, or name another in the URL",
+        // Later it is being swapped for another one.
+        ("3D", _) if what == CONNECTING => "make the database, or name another in the URL",
         (_, "42501") => "the account lacks a privilege; `es-postgres roles` prints what is needed",
         ("XX", _) => return StoreError::Corrupt { what: format!("{what}: {error}") },
         _ if is_partition(found) => return StoreError::transient(what, error),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use es_core::clock::Timestamp;
 use es_core::store::{
-    Append, Attempt, Commit, Committed, EventStore as _, ExpectedVersion, NewEvent, Position, Resolution,
-    StoreError, StreamId, check,
+    Append, Attempt, Commit, Committed, EventStore as _, ExpectedVersion, INLINE, NewEvent, Position,
+    Resolution, RowStore as _, StoreError, StreamId, check,
 };
 use futures::{Stream, StreamExt as _};
 use sqlx::postgres::PgConnection;
@@ -96,9 +96,10 @@ impl PgBackend {
         let mut events = pin!(events);
         let mut stored = ImportSummary::default();
         let mut importing = Importing::default();
+        let inline = self.none_inline().await.map_err(|source| ImportError { stored, source })?;
         let mut ended = false;
         while !ended {
-            let mut chunk = Chunk::default();
+            let mut chunk = Chunk { commit: Commit { inline, ..Commit::default() }, ..Chunk::default() };
             while !(ended || chunk.is_full()) {
                 match events.next().await {
                     Some(event) => chunk.push(event),
@@ -116,6 +117,16 @@ impl PgBackend {
             progress(stored);
         }
         Ok(stored)
+    }
+
+    /// The revision of the set of inline projections, which is empty. Whoever changes it has the next chunk refused.
+    async fn none_inline(&self) -> Result<u64, StoreError> {
+        let (table, key) = INLINE;
+        let Some(row) = self.rows(table, &[key.to_owned()]).await?.pop().flatten() else { return Ok(0) };
+        let names: Vec<String> = serde_json::from_slice(&row.data).map_err(|e| StoreError::Corrupt {
+            what: format!("the set of inline projections cannot be read: {e}"),
+        })?;
+        if names.is_empty() { Ok(row.rev) } else { Err(inline(&names.join(", "))) }
     }
 
     /// Stores a chunk; gives the position of its last event.
@@ -186,10 +197,7 @@ impl PgBackend {
             Ok(Answer::Written(mut committed, _)) => {
                 Ok(committed.pop().ok_or((attempt, sqlx::Error::RowNotFound)))
             }
-            Ok(Answer::Refused(_)) => Err(StoreError::misuse(
-                "projections are inline: what is imported would be missing in the rows; retire them, import, and make them \
-                 inline again",
-            )),
+            Ok(Answer::Refused(_)) => Err(inline("others by now")),
             Err(error) => {
                 importing.streams.forget();
                 if error::breaks_connection(&error) {
@@ -202,6 +210,13 @@ impl PgBackend {
 }
 
 const IMPORTING: &str = "importing events";
+
+fn inline(which: &str) -> StoreError {
+    StoreError::misuse(format!(
+        "projections are inline ({which}): what is imported would be missing in the rows; retire them, import, and make them \
+         inline again"
+    ))
+}
 
 /// A connection of its own, and what is known through it.
 #[derive(Debug, Default)]
