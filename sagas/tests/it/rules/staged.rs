@@ -217,10 +217,9 @@ impl Step<Trip> for Overtaken {
     type Refusal = String;
     type Place = Staged;
     async fn run(&self, cx: Cx<'_, Trip, ()>, at: &mut Staging) -> Result<(), StepError<String>> {
-        act(&self.0, "overtaken", &cx, at).await?;
-        // Under one key: it is there from the first time on.
+        // Under one key: it is there from the first time on, and before what may fail.
         enters_as_rival(&cx).await;
-        Ok(())
+        act(&self.0, "overtaken", &cx, at).await
     }
     fn retry(&self) -> Retry {
         retry()
