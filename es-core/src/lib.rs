@@ -30,6 +30,10 @@ mod slices;
 pub mod snapshot;
 mod state;
 pub mod store;
+// Beside the other doubles, and there without the feature too.
+#[cfg(test)]
+#[path = "testing/fails_over.rs"]
+mod fails_over;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod upcast;

@@ -19,8 +19,6 @@ mod commit;
 pub mod envelope;
 mod error;
 mod event_store;
-#[cfg(test)]
-pub(crate) mod fails_over;
 mod filter;
 mod idempotency_key;
 pub mod keys;

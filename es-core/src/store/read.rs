@@ -283,8 +283,8 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
+    use crate::fails_over::{FailsOver, between};
     use crate::id::Ids;
-    use crate::store::fails_over::{FailsOver, between};
 
     /// A store whose first log has five events, and the other one some.
     async fn fails_over(events: usize) -> Arc<FailsOver> {

@@ -233,7 +233,7 @@ fn size(events: &[RecordedEvent]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::fails_over::between;
+    use crate::fails_over::between;
 
     async fn ids(pages: &Arc<Pages>, after: u64) -> Vec<u128> {
         let page = pages.after(Position(after), false).await.expect("a page");

@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{
+use crate::Metadata;
+use crate::memory::MemoryBackend;
+use crate::store::{
     Append, Attempt, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion,
     IdempotencyKey, NewEvent, Outcome, Page, Position, RecordedEvent, Resolution, StoreError, StreamId,
     Version,
 };
-use crate::Metadata;
-use crate::memory::MemoryBackend;
 
 /// A store that fails over between two reads, and no read fails.
 #[derive(Debug)]
