@@ -152,9 +152,8 @@ impl<B: Backend> Drive<B> {
                 gives_up(inner, txn, back, silent).boxed()
             }
             Act::LeaveJournal => leave(txn, self.journal.take()).boxed(),
-            // Nobody waits for that: what is left on the list, and is ended, goes in the next recovery.
             Act::Forget => async move {
-                drop(tokio::spawn(async move { inner.forget_open(txn).await }));
+                inner.forget_open(txn).await;
                 Heard::Forgotten.into()
             }
             .boxed(),

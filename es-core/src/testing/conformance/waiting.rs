@@ -34,6 +34,11 @@ async fn needs_partner<S: Subject>(world: &World<S>, app: &App, away: &Poison, a
         world.put(account, vec![failing.payment_while(away, 1)]).await;
     }
     settle(app).await;
+    // A store that has failed for longer than the processor is patient has had some set aside.
+    let processor = Kind::View.of(app);
+    for sequence in parked(processor).await {
+        while retry(processor, &sequence.key).await.is_some() {}
+    }
     away.relapse();
 }
 

@@ -304,13 +304,7 @@ impl<'s, S: Subject> Across<'s, S> {
         for (i, name) in NAMES.iter().enumerate().take(self.databases.len()) {
             assert_eq!(self.prepared(i).await, [""; 0], "at {name}");
         }
-        // What is committed everywhere leaves the list behind its answer.
-        let listed = async {
-            while !self.two_phase.pending().await.unwrap().is_empty() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(LIMIT, listed).await.expect("something stays on the list");
+        assert_eq!(self.two_phase.pending().await.unwrap(), []);
     }
 
     /// What is prepared in a database.
