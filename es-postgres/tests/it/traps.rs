@@ -67,18 +67,19 @@ fn operations() -> Vec<(&'static str, Op)> {
                 drop(s.scan("v/1", None, 10).await);
             })
         }),
+        // Of a stream that has no events: this snapshot is of none.
         ("snapshots", |s| {
             Box::pin(async move {
                 let snapshot = Snapshot {
-                    stream: stream("s"),
+                    stream: stream("snapped"),
                     version: Version(1),
                     event: new_id(),
                     schema: 1,
                     data: "{}".into(),
                 };
                 drop(s.put_snapshot(snapshot).await);
-                drop(s.snapshot(&stream("s")).await);
-                drop(s.drop_snapshot(&stream("s")).await);
+                drop(s.snapshot(&stream("snapped")).await);
+                drop(s.drop_snapshot(&stream("snapped")).await);
             })
         }),
         ("query", |s| {
