@@ -1,7 +1,7 @@
 //! Connecting, and what the app asks of a backend.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -60,8 +60,6 @@ pub(crate) struct Shared {
     pub(crate) readers: Arc<Readers>,
     pub(crate) partitions: Partitions,
     pub(crate) head: watch::Sender<Position>,
-    /// Of which history it is.
-    head_at: AtomicU64,
     pub(crate) row_wakes: RowWakes,
     pub(crate) witnesses: Witnesses,
     /// What other processes are told, if they are.
@@ -111,11 +109,9 @@ impl Shared {
 
     /// Tells readers in this process how far the log goes.
     pub(crate) fn see(&self, head: Position) {
-        let history = self.history();
-        let is_first = self.head_at.swap(history, Ordering::AcqRel) != history;
         self.head.send_if_modified(|known| {
-            let moved = head > *known || is_first && head != *known;
-            *known = if moved { head } else { *known };
+            let moved = head > *known;
+            *known = head.max(*known);
             moved
         });
     }
@@ -136,8 +132,15 @@ impl Shared {
             token!(),
             " as history"
         );
+        let before = *self.head.borrow();
         let rows = self.readers.rows("reading the head", || sqlx::query(HEAD)).await?;
-        Ok(Position(rows.first().map_or(0, |row| number(row.get_unchecked(0)))))
+        let head = Position(rows.first().map_or(0, |row| number(row.get_unchecked(0))));
+        // What was heard of another history wakes nobody before this log has come as far: until somebody looks.
+        self.head.send_if_modified(|known| {
+            *known = if *known == before { before.min(head) } else { *known };
+            false
+        });
+        Ok(head)
     }
 }
 
@@ -215,7 +218,6 @@ impl PgBackend {
             partitions: Partitions::read(&readers).await?,
             readers,
             head: watch::Sender::default(),
-            head_at: AtomicU64::new(0),
             row_wakes: RowWakes::default(),
             witnesses,
             news,

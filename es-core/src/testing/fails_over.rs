@@ -28,6 +28,11 @@ impl FailsOver {
     fn log(&self) -> &MemoryBackend {
         &self.logs[usize::from(self.has.load(Ordering::SeqCst))]
     }
+
+    /// One more event. Who began to watch before it failed over is not woken.
+    pub(crate) async fn add(&self, id: uuid::Uuid) {
+        append(self.log(), id).await;
+    }
 }
 
 #[async_trait]

@@ -327,7 +327,6 @@ async fn crew_lives_through(comes: Comes) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "on a busy machine a range of a processor has stood still behind it, which is not understood"]
 async fn three_processes_live_through_a_standby_that_lost_commits() {
     crew_lives_through(Comes::Promoted).await;
 }
@@ -338,7 +337,6 @@ async fn three_processes_live_through_a_recovery_to_a_point_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "on a busy machine a range of a processor has stood still behind it, which is not understood"]
 async fn three_processes_live_through_a_restore_in_place() {
     crew_lives_through(Comes::InPlace).await;
 }

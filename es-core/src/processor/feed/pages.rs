@@ -36,8 +36,6 @@ pub(crate) struct Pages {
     limit: AtomicUsize,
     /// Counts reads that began.
     n_begun: AtomicU64,
-    /// How far the log was looked at, in one history.
-    seen: AtomicU64,
     news: watch::Sender<u64>,
 }
 
@@ -107,7 +105,6 @@ impl Pages {
             cache: Mutex::default(),
             limit: AtomicUsize::new(FIRST),
             n_begun: AtomicU64::new(0),
-            seen: AtomicU64::new(0),
             news: watch::Sender::new(0),
         });
         drop(tokio::spawn(look_out(Arc::downgrade(&pages), wake)));
@@ -157,7 +154,6 @@ impl Pages {
                 let lost = std::io::Error::other("meanwhile the store has got another history");
                 return Err(StoreError::transient("reading the log", lost));
             }
-            self.seen.fetch_max(page.through.0, Ordering::SeqCst);
             let size = size(&page.events);
             if !page.events.is_empty() {
                 let fitting = READ / (size / page.events.len()).max(1);
@@ -172,30 +168,27 @@ impl Pages {
     }
 }
 
-/// Says that there may be more to read: when the store does, and when a look at the head each second finds something. A
+/// Says that there may be more to read: when the store does, and when a look at the head each second finds another one than
+/// was said last. What was read meanwhile is no measure: one of the processors may have come upon it, and the others wait. A
 /// store that does not answer is news as well: each processor finds out for itself.
 async fn look_out(pages: Weak<Pages>, mut wake: watch::Receiver<Position>) {
-    let mut history = 0;
+    let mut said = None;
     loop {
         let woken = tokio::time::timeout(POLL, wake.changed()).await;
         let Some(pages) = pages.upgrade() else { return };
-        let is_news = match woken {
-            Ok(Ok(())) => true,
+        let found = match woken {
+            Ok(Ok(())) => Some(*wake.borrow_and_update()),
             // A store that is gone wakes no reader: then only time passes.
             Ok(Err(_)) => {
                 tokio::time::sleep(POLL).await;
-                true
+                None
             }
-            Err(_) => {
-                let head = pages.store.head().await;
-                if std::mem::replace(&mut history, pages.store.history()) != history {
-                    // This one may be shorter.
-                    pages.seen.store(0, Ordering::SeqCst);
-                }
-                head.map_or(true, |head| head.0 > pages.seen.load(Ordering::SeqCst))
-            }
+            Err(_) => pages.store.head().await.ok(),
         };
-        if is_news {
+        let found = found.map(|head| (pages.store.history(), head));
+        let is_known = woken.is_err() && found.is_some() && found == said;
+        said = found;
+        if !is_known {
             pages.news.send_modify(|n| *n += 1);
         }
     }
@@ -254,10 +247,20 @@ mod tests {
         assert_eq!(ids(&pages, 1).await, [4]);
         // Whoever waits at the end of the longer log hears of it.
         news.changed().await.expect("it looks at the head");
-        assert_eq!(
-            pages.seen.load(Ordering::SeqCst),
-            0,
-            "it is woken by what comes behind the end of this one"
-        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_comes_upon_is_news_to_the_others() {
+        let store = between([Vec::new(), vec![uuid::Uuid::from_u128(1)]], true).await;
+        let pages = Pages::new(store.clone(), EventFilter::all());
+        let mut waits = pages.news();
+        store.has.store(true, Ordering::SeqCst);
+        waits.changed().await.expect("it looks at the head");
+        // No wake-up comes with it.
+        store.add(uuid::Uuid::from_u128(2)).await;
+        assert_eq!(ids(&pages, 1).await, [2]);
+        waits.changed().await.expect("it looks at the head");
+        let quiet = tokio::time::timeout(POLL * 10, waits.changed()).await;
+        assert!(quiet.is_err(), "there is nothing new");
     }
 }
