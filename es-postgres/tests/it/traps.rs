@@ -485,7 +485,7 @@ async fn a_server_that_says_nothing_any_more_is_given_up() {
     let server = tokio::task::spawn_blocking(quick_server).await.unwrap();
     let database = server.database().await.unwrap();
     let wire = Wire::to(&server);
-    let patient = wire.options(&server, &database).with_statement_timeout(Duration::from_millis(100));
+    let patient = wire.options(&server, &database).with_statement_timeout(Duration::from_secs(1));
     let store = PgBackend::connect_with(patient).await.unwrap();
     store.commit(commit("s")).await.unwrap();
     let (mut begun, idle) = (store.begin().await.unwrap(), store.begin().await.unwrap());
