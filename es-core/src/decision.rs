@@ -190,7 +190,12 @@ impl App {
                 break;
             }
         }
-        let decided = decision.clone().decide(&state).map_err(DecideError::Refused)?;
+        let decided = decision.clone().decide(&state);
+        if self.store().history() != history {
+            // Neither a yes nor a no counts.
+            return Err(DecideError::Commit(CommitError::OtherHistory));
+        }
+        let decided = decided.map_err(DecideError::Refused)?;
         let mut commit = Commit {
             condition: Some(AppendCondition { fail_if_events_match: scope, after: seen }),
             ..Commit::default()
@@ -200,9 +205,6 @@ impl App {
             let new = |data| NewEvent::new(bus.ids.next(), data, metadata.clone());
             let events = events.into_iter().map(|data| data.map(new)).collect::<Result<_, _>>()?;
             commit.appends.push(Append { stream, expected, events });
-        }
-        if self.store().history() != history {
-            return Err(DecideError::Commit(CommitError::OtherHistory));
         }
         match crate::command::commit(self.store(), commit).await {
             Err(CommitError::Unknown(attempt)) => Ok(crate::command::resolve(bus, &attempt).await?),

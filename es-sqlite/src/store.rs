@@ -176,6 +176,10 @@ impl EventStore for SqliteBackend {
     fn identity(&self) -> uuid::Uuid {
         self.0.shared.identity
     }
+
+    fn history(&self) -> u64 {
+        0
+    }
 }
 
 /// The stream and the version of a row that has them behind its event.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -70,6 +69,7 @@ struct Kept {
 struct Task {
     slices: Slices,
     epoch: u64,
+    told: CancellationToken,
     /// Ends the work also when the keeper is dropped.
     stop: DropGuard,
     handle: JoinHandle<()>,
@@ -207,12 +207,10 @@ impl<W: Work> Keeper<W> {
     /// Ends all work that began in another history of the store: what it keeps is of events and rows that may be gone.
     async fn leave_what_is_gone(&mut self) {
         let history = self.cluster.store().history();
-        if std::mem::replace(&mut self.history, history) == history {
-            return;
-        }
-        let all: Vec<u16> = self.tasks.keys().copied().collect();
-        for first in all {
-            self.end(first).await;
+        if history != self.history {
+            self.stop().await;
+            // Last: what is left undone is done by the next call.
+            self.history = history;
         }
     }
 
@@ -357,17 +355,19 @@ impl<W: Work> Keeper<W> {
         let first = share.slices.first;
         self.end(first).await;
         let (stop, slices, epoch) = (CancellationToken::new(), share.slices, share.epoch);
-        let (work, stopped) = (self.work.clone(), stop.clone());
+        let (work, stopped, told) = (self.work.clone(), stop.clone(), stop.clone());
         let handle = tokio::spawn(async move { work.run(share, stopped).await });
-        self.tasks.insert(first, Task { slices, epoch, stop: stop.drop_guard(), handle });
+        self.tasks.insert(first, Task { slices, epoch, told, stop: stop.drop_guard(), handle });
     }
 
     /// Ends the work on all shares of this node, which it keeps.
     ///
     /// Dropping its future tells all of it to stop, and does not wait for what has not ended.
     pub async fn stop(&mut self) {
-        let tasks = std::mem::take(&mut self.tasks).into_values();
-        join_all(tasks.map(|task| stop(&self.group, task))).await;
+        self.tasks.values().for_each(|task| task.told.cancel());
+        while let Some((_, task)) = self.tasks.pop_first() {
+            stop(&self.group, task).await;
+        }
     }
 
     /// Ends the work, and gives all shares back.

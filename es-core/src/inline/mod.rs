@@ -208,19 +208,19 @@ impl<B: Backend> Inline<B> {
     }
 
     /// Works out what the events lead to, and sends all of it.
-    async fn attempt(&self, mut commit: Commit) -> Result<Committed, CommitError> {
+    async fn attempt(&self, mut commit: Commit, history: u64) -> Result<Committed, CommitError> {
         let sql = self.wants_sql(&commit.appends);
         if self.pin(&mut commit, sql).await? {
             // The same events again are answered like the first time, and their handlers do not run again.
-            return self.backend.commit(commit).await;
+            return self.give(commit, history).await;
         }
         if !sql {
-            return self.send(commit).await;
+            return self.send(commit, history).await;
         }
         // In a task of its own: some backends know who holds a transaction by the task, and the caller's may do something
         // else at the same time. A caller who goes away leaves the outcome unknown, as for any commit.
         let inline = self.clone();
-        let sending = tokio::spawn(async move { inline.send(commit).await }.in_current_span());
+        let sending = tokio::spawn(async move { inline.send(commit, history).await }.in_current_span());
         match sending.await.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(outcome) => outcome,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
@@ -228,11 +228,19 @@ impl<B: Backend> Inline<B> {
         }
     }
 
-    async fn send(&self, commit: Commit) -> Result<Committed, CommitError> {
+    /// Commits what was decided on, and folded, in this history.
+    async fn give(&self, commit: Commit, history: u64) -> Result<Committed, CommitError> {
+        if self.backend.history() != history {
+            return Err(CommitError::OtherHistory);
+        }
+        self.backend.commit(commit).await
+    }
+
+    async fn send(&self, commit: Commit, history: u64) -> Result<Committed, CommitError> {
         let events = uncommitted(&commit.appends, self.ids.clock().now());
         let mut due = match self.due(&events) {
             Ok(due) => due,
-            Err(halt) => return self.not_taken_in(halt, commit).await,
+            Err(halt) => return self.not_taken_in(halt, commit, history).await,
         };
         let views = due.views.iter().flat_map(|(table, changes)| {
             changes.keys().into_iter().map(move |key| format!("{table}\0{key}"))
@@ -241,17 +249,17 @@ impl<B: Backend> Inline<B> {
         let _held = self.locks.hold(keys.collect::<Vec<_>>().into_iter()).await;
         let mut rows = commit.rows.clone();
         if let Err(halt) = self.fold(&mut due, &mut rows).await {
-            return self.not_taken_in(halt, commit).await;
+            return self.not_taken_in(halt, commit, history).await;
         }
         if due.sql.is_empty() {
             // Only without the rows of views the store says whether it has the same events already.
             let again = (commit.rows.is_empty() && !rows.is_empty()).then(|| commit.clone());
-            let outcome = self.backend.commit(Commit { rows, ..commit }).await;
+            let outcome = self.give(Commit { rows, ..commit }, history).await;
             return match (outcome, again) {
                 (Err(refused @ CommitError::Conflict { .. }), Some(again))
                     if has_passed(&refused, &again) =>
                 {
-                    self.backend.commit(again).await
+                    self.give(again, history).await
                 }
                 (outcome, _) => outcome,
             };
@@ -260,7 +268,11 @@ impl<B: Backend> Inline<B> {
         if let Err(halt) = self.project(&events, &due.sql, &mut tx).await {
             // Dropping would roll back too; this way the next transaction does not wait for it.
             drop(tx.rollback().await);
-            return self.not_taken_in(halt, commit).await;
+            return self.not_taken_in(halt, commit, history).await;
+        }
+        if self.backend.history() != history {
+            drop(tx.rollback().await);
+            return Err(CommitError::OtherHistory);
         }
         *tx.staged() = Commit { rows, ..commit };
         tx.commit().await
@@ -268,9 +280,14 @@ impl<B: Backend> Inline<B> {
 
     /// A handler saw the events where they would be. If they cannot be there, the store says so: to a conflict, and to
     /// events that it has already, it has an answer of its own.
-    async fn not_taken_in(&self, halt: Halt<'_>, commit: Commit) -> Result<Committed, CommitError> {
+    async fn not_taken_in(
+        &self,
+        halt: Halt<'_>,
+        commit: Commit,
+        history: u64,
+    ) -> Result<Committed, CommitError> {
         match halt {
-            Halt::Handler { .. } if self.has_moved(&commit).await? => self.backend.commit(commit).await,
+            Halt::Handler { .. } if self.has_moved(&commit).await? => self.give(commit, history).await,
             halt => Err(self.refusal(halt)),
         }
     }
@@ -372,6 +389,7 @@ fn uncommitted(appends: &[Append], now: Timestamp) -> Vec<RecordedEvent> {
 #[async_trait]
 impl<B: Backend> EventStore for Inline<B> {
     async fn commit(&self, mut commit: Commit) -> Result<Committed, CommitError> {
+        let history = self.backend.history();
         if commit.appends.iter().all(|append| append.events.is_empty()) {
             return self.backend.commit(commit).await;
         }
@@ -380,7 +398,7 @@ impl<B: Backend> EventStore for Inline<B> {
             return self.backend.commit(commit).await;
         }
         for tried in 1.. {
-            let outcome = self.attempt(commit.clone()).await;
+            let outcome = self.attempt(commit.clone(), history).await;
             let anywhere = |stream: &StreamId| {
                 let first = commit.appends.iter().find(|append| append.stream == *stream);
                 first.is_some_and(|append| append.expected.exact().is_none())
@@ -441,6 +459,10 @@ impl<B: Backend> EventStore for Inline<B> {
 
     fn identity(&self) -> uuid::Uuid {
         self.backend.identity()
+    }
+
+    fn history(&self) -> u64 {
+        self.backend.history()
     }
 }
 

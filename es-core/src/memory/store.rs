@@ -385,6 +385,10 @@ impl EventStore for MemoryBackend {
     fn identity(&self) -> uuid::Uuid {
         self.shared.identity
     }
+
+    fn history(&self) -> u64 {
+        0
+    }
 }
 
 #[async_trait]

@@ -187,6 +187,14 @@ pub enum ProcessorError {
         /// Of which build it was asked.
         build: Build,
     },
+    /// The store has failed over, or was restored, while it was waited for: nobody knows whether it was done.
+    #[error(
+        "the store has another history than when that was asked of {build}: look at what is there, and ask again"
+    )]
+    OtherHistory {
+        /// Of which build it was asked.
+        build: Build,
+    },
     /// Every commit writes it: it cannot be rebuilt or reset while it is inline.
     #[error(
         "{processor} is inline: every commit writes it, so nothing else may; start an app with \
@@ -258,6 +266,7 @@ impl ProcessorError {
             | Self::Dropped { .. }
             | Self::Switched { .. }
             | Self::SetBack { .. }
+            | Self::OtherHistory { .. }
             | Self::InUse { .. } => ErrorKind::Conflict,
             Self::NotCaughtUp { .. }
             | Self::NotReady { .. }

@@ -95,6 +95,8 @@ pub struct RangeStatus {
     pub(crate) parked: Option<usize>,
     /// The revision of its share: another one says that something was written.
     pub(crate) rev: u64,
+    /// The history of the store that its own worker is at; `None` of one that works elsewhere.
+    pub(crate) history: Option<u64>,
 }
 
 impl RangeStatus {
@@ -107,7 +109,7 @@ impl RangeStatus {
         rev: u64,
     ) -> Self {
         let (progress, reached) = (Timestamp::UNIX_EPOCH, position);
-        Self { slices, owner, position, state, progress, reached, parked: None, rev }
+        Self { slices, owner, position, state, progress, reached, parked: None, rev, history: None }
     }
 }
 

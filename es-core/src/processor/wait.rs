@@ -96,7 +96,8 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn reached(&self, status: &ProcessorStatus, position: Position) -> bool {
+    /// `history`: the one that the store has. A worker that has not noticed it shows where it was in the one before.
+    fn reached(&self, status: &ProcessorStatus, position: Position, history: u64) -> bool {
         let there = |slice: Option<u16>| {
             let mut ranges = status.ranges.iter().filter(|range| {
                 slice.is_none_or(|slice| (range.slices.first..=range.slices.last).contains(&slice))
@@ -104,7 +105,8 @@ impl Wanted {
             let mut any = false;
             let all = ranges.all(|range| {
                 any = true;
-                range.position >= position && range.state != ProcessorState::Starting
+                let is_current = range.history.is_none_or(|of| of == history);
+                range.position >= position && range.state != ProcessorState::Starting && is_current
             });
             any && all
         };
@@ -215,24 +217,26 @@ impl Processor {
         wanted: &mut Option<Wanted>,
         looked: &mut bool,
     ) -> Result<bool, WaitError> {
+        let history = self.node.backend.history();
         let elsewhere = self.is_elsewhere(status, Position(u64::MAX));
         // A range that fails from its beginning on has not read what is parked.
         let may_be_parked =
             status.parked > 0 || elsewhere || status.ranges.iter().any(|range| range.parked.is_none());
         if wanted.is_none() {
-            if Wanted::Passed.reached(status, receipt.position) && !may_be_parked {
+            if Wanted::Passed.reached(status, receipt.position, history) && !may_be_parked {
                 return Ok(true);
             }
             *wanted = Some(self.wanted(receipt).await?);
         }
         let wanted = wanted.as_ref().expect("it was just found out");
         // What other nodes were seen at may be over: it has been reset since.
-        if elsewhere && !*looked || !wanted.reached(status, receipt.position) {
+        if elsewhere && !*looked || !wanted.reached(status, receipt.position, history) {
             if elsewhere {
                 *looked = self.look_up().await?;
             }
             let now = self.status();
-            if !*looked || now.generation != status.generation || !wanted.reached(&now, receipt.position) {
+            let reached = wanted.reached(&now, receipt.position, history);
+            if !*looked || now.generation != status.generation || !reached {
                 return Ok(false);
             }
         }

@@ -164,17 +164,33 @@ impl Repository {
 
     async fn load_now<A: Apply>(&self, stream: &StreamId) -> Result<Loaded<A>, LoadError> {
         let started = Instant::now();
-        let mut loaded = match A::snapshots().is_on() {
-            true => self.start(stream).await?,
-            false => Loaded::default(),
-        };
-        let events = self.catch_up(stream, &mut loaded).await?;
-        loaded.cost = Cost { took: started.elapsed(), events };
-        Ok(loaded)
+        // The first events of one history and the next ones of another fold to what never was.
+        loop {
+            let history = self.store.history();
+            let mut loaded = match A::snapshots().is_on() {
+                true => self.start(stream).await?,
+                false => Loaded::default(),
+            };
+            let events = self.catch_up(stream, &mut loaded).await?;
+            if self.store.history() == history {
+                loaded.cost = Cost { took: started.elapsed(), events };
+                return Ok(loaded);
+            }
+        }
     }
 
     /// The state at a point in the past, from its events alone.
     pub(crate) async fn load_at<A: Apply>(&self, stream: &StreamId, at: At) -> Result<Loaded<A>, LoadError> {
+        loop {
+            let history = self.store.history();
+            let loaded = self.load_before(stream, at).await?;
+            if self.store.history() == history {
+                return Ok(loaded);
+            }
+        }
+    }
+
+    async fn load_before<A: Apply>(&self, stream: &StreamId, at: At) -> Result<Loaded<A>, LoadError> {
         let mut loaded = Loaded::default();
         loop {
             let page = self.store.stream(stream, loaded.version, PAGE).await?;
@@ -211,24 +227,31 @@ impl Repository {
         stream: &StreamId,
         kept: &mut Loaded<A>,
     ) -> Result<bool, LoadError> {
-        let Some(before) = kept.version.0.checked_sub(1) else {
-            return Ok(self.catch_up(stream, kept).await? == 0);
-        };
-        let page = self.store.stream(stream, Version(before), PAGE).await?;
-        match page.split_first() {
-            Some((last, since)) if last.id == kept.last => {
-                since.iter().try_for_each(|event| kept.fold(event))?;
-                if is_full(&page, PAGE) {
-                    self.catch_up(stream, kept).await?;
+        let history = self.store.history();
+        let same = match kept.version.0.checked_sub(1) {
+            None => Some(self.catch_up(stream, kept).await? == 0),
+            Some(before) => {
+                let page = self.store.stream(stream, Version(before), PAGE).await?;
+                match page.split_first() {
+                    Some((last, since)) if last.id == kept.last => {
+                        since.iter().try_for_each(|event| kept.fold(event))?;
+                        if is_full(&page, PAGE) {
+                            self.catch_up(stream, kept).await?;
+                        }
+                        Some(since.is_empty())
+                    }
+                    _ => None,
                 }
-                Ok(since.is_empty())
             }
-            _ => {
-                tracing::warn!(%stream, version = kept.version.0, "the store has another history than the state that was kept: it is loaded anew");
-                *kept = self.load(stream).await?;
-                Ok(false)
-            }
+        };
+        if let Some(same) = same.filter(|_| self.store.history() == history) {
+            return Ok(same);
         }
+        tracing::warn!(%stream, version = kept.version.0, "the store has another history than the state that was kept: it is loaded anew");
+        // Also if that fails: nobody may go on with what is a part of each.
+        *kept = Loaded::default();
+        *kept = self.load(stream).await?;
+        Ok(false)
     }
 
     /// Folds in what was appended since; says how many events that was.

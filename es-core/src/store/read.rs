@@ -147,8 +147,10 @@ impl Subscription {
         filter: EventFilter,
         bookmark: Bookmark,
     ) -> Result<Self, StoreError> {
+        // Before it is looked up: what is read later may be of another one.
+        let history = store.history();
         bookmark.check(&*store).await?;
-        Ok(Self { last: Some(bookmark), ..Self::new(store, filter, bookmark.position) })
+        Ok(Self { last: Some(bookmark), history, ..Self::new(store, filter, bookmark.position) })
     }
 
     /// The event that was delivered last, to continue after it with [`Self::resume`]; `None` before the first.

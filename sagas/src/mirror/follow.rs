@@ -10,15 +10,12 @@ use es_core::services::{FromServices, Scope, Services};
 use es_core::store::{EventFilter, Position, StreamId, Version};
 use es_core::{Aggregate, AggregateId, BoxError, ErrorKind, EventStore, LoadError, RecordedEvent};
 use futures::{StreamExt as _, stream};
-use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Mirror, MirrorError, NotWritten};
 
 /// Of so many aggregates it is known what the copy has.
 const KNOWN: usize = 10_000;
-/// For so long: a store that was restored meanwhile gives the same versions to other events.
-const BELIEVED: Duration = Duration::from_secs(5);
 
 /// Events that are read at once to fill a copy.
 const PAGE: usize = 2_500;
@@ -40,19 +37,29 @@ pub(super) struct Follower<M> {
 
 /// What the copy has at least. A write takes in all that has happened, so what comes right behind it has nothing to do.
 #[derive(Debug, Default)]
-struct Written(HashMap<StreamId, (Version, Instant)>);
+struct Written {
+    /// The history of the store that all of it was read in: another one gives the same versions to other events.
+    history: u64,
+    held: HashMap<StreamId, Version>,
+}
 
 impl Written {
-    fn has(&self, stream: &StreamId, version: Version, now: Instant) -> bool {
-        let of = self.0.get(stream);
-        of.is_some_and(|(held, at)| *held >= version && now.duration_since(*at) < BELIEVED)
+    fn in_history(&mut self, history: u64) -> &mut Self {
+        if self.history != history {
+            *self = Self { history, ..Self::default() };
+        }
+        self
     }
 
-    fn note(&mut self, stream: &StreamId, version: Version, now: Instant) {
-        if self.0.len() >= KNOWN {
-            self.0.clear();
+    fn has(&self, stream: &StreamId, version: Version) -> bool {
+        self.held.get(stream).is_some_and(|held| *held >= version)
+    }
+
+    fn note(&mut self, stream: &StreamId, version: Version) {
+        if self.held.len() >= KNOWN {
+            self.held.clear();
         }
-        self.0.insert(stream.clone(), (version, now));
+        self.held.insert(stream.clone(), version);
     }
 }
 
@@ -75,7 +82,8 @@ impl<M: Mirror> Follower<M> {
 
     /// Brings the copy to where an aggregate is now. Whether there was something to write.
     async fn follow(&self, event: &RecordedEvent, sender: &Sender) -> Result<bool, BoxError> {
-        if self.written().has(&event.stream, event.version, Instant::now()) {
+        let history = history_of(sender);
+        if self.written().in_history(history).has(&event.stream, event.version) {
             return Ok(false);
         }
         self.write(event, sender).await?;
@@ -83,11 +91,11 @@ impl<M: Mirror> Follower<M> {
     }
 
     async fn write(&self, event: &RecordedEvent, sender: &Sender) -> Result<(), BoxError> {
-        let id = id_of::<M::Of>(&event.stream)?;
+        let (id, history) = (id_of::<M::Of>(&event.stream)?, history_of(sender));
         let loaded = sender.load::<M::Of>(&id).await?;
         let loaded = loaded.ok_or_else(|| format!("{} has an event, and cannot be found", event.stream))?;
         self.mirror.write(&id, loaded.version, &loaded.state).await?;
-        self.written().note(&event.stream, loaded.version, Instant::now());
+        self.written().in_history(history).note(&event.stream, loaded.version);
         Ok(())
     }
 
@@ -98,7 +106,7 @@ impl<M: Mirror> Follower<M> {
     /// Writes all that there is, each aggregate once.
     pub(super) async fn fill(&self, store: &dyn EventStore, sender: &Sender) -> Result<u64, MirrorError> {
         // What was written once may be gone: that is why somebody fills it.
-        self.written().0.clear();
+        self.written().held.clear();
         let filter = events_of::<M::Of>();
         let (head, mut after, mut n) = (store.head().await?, Position(0), 0);
         let (mut seen, mut failed) = (HashSet::<u128>::new(), Vec::new());
@@ -145,6 +153,11 @@ impl<M: Mirror> Follower<M> {
             pause *= 2;
         }
     }
+}
+
+/// The history that the store of an app has; one that has ended reads nothing any more.
+fn history_of(sender: &Sender) -> u64 {
+    sender.store().map_or(0, |store| store.history())
 }
 
 /// Whether another try may help: an aggregate that cannot be read stays so.
@@ -200,15 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_believed_for_seconds_only() {
+    fn what_was_written_is_believed_in_one_history_only() {
         let (mut written, ada) = (Written::default(), StreamId::new("account-ada").expect("a stream"));
-        let now = Instant::now();
-        written.note(&ada, Version(5), now);
-        let has = |version, later| written.has(&ada, Version(version), now + later);
-        assert!(has(5, Duration::ZERO) && has(3, BELIEVED / 2));
-        assert!(!has(6, Duration::ZERO), "that is newer");
-        // The store may have been restored by then, to before version 3: this one is another one.
-        assert!(!has(3, BELIEVED));
+        written.in_history(0).note(&ada, Version(5));
+        let mut has = |version, history| written.in_history(history).has(&ada, Version(version));
+        assert!(has(5, 0) && has(3, 0));
+        assert!(!has(6, 0), "that is newer");
+        assert!(!has(3, 1), "this version 3 is another one");
     }
 
     #[tokio::test]
@@ -226,10 +237,10 @@ mod tests {
         assert!(follower.follow(&events[1], &sender).await?);
         assert!(!follower.follow(&events[0], &sender).await?, "the copy has it by now");
         // It wrote up to version 5 just before the store was restored to 2. Then the copy was emptied.
-        follower.written().note(&events[0].stream, Version(5), Instant::now());
+        follower.written().note(&events[0].stream, Version(5));
         // It wrote one as well that is not there any more.
         let bob = StreamId::new("account-bob")?;
-        follower.written().note(&bob, Version(5), Instant::now());
+        follower.written().note(&bob, Version(5));
         assert_eq!(follower.fill(app.store(), &sender).await?, 1);
         app.send(&ada, Deposit { amount: 7 }).await?;
         assert!(follower.follow(&log().await?[2], &sender).await?);

@@ -415,6 +415,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Err(Left::Untold(chain(&error)))
             };
         }
+        if self.is_gone() {
+            drop(tx.rollback().await);
+            return Err(self.lost());
+        }
         let outcome = door::commit_tx(&desk.node, tx, is_open).await;
         let is_in_doubt = matches!(outcome, Err(CommitError::Unknown(_)));
         match Won::after(&*desk.backend, outcome).await {
@@ -428,6 +432,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Ok(())
             }
             Ok(Some(Won::No(at))) if desk.tables.has(&at.table) => Err(self.lost()),
+            Err(CommitError::OtherHistory) => Err(self.lost()),
             // Another run was faster with a lock that this one leaves.
             Ok(Some(Won::No(at))) if LockTables::has(&at.table) => self.turn().await,
             // Another was faster with what the step decided on: it decides again.
@@ -475,7 +480,12 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
     }
 
-    /// Somebody else has it.
+    /// Whether it was read in a history that the store does not have any more, where revisions stand for other rows.
+    fn is_gone(&self) -> bool {
+        self.desk.backend.history() != self.instance.history
+    }
+
+    /// Somebody else has it, or the store has another history: what is stored says so.
     fn lost(&self) -> Left {
         self.desk.numbers.fenced();
         Left::Lost
@@ -569,7 +579,9 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 rows.extend(beside.iter().cloned());
             }
             rows.extend(left);
-            let outcome = if tells {
+            let outcome = if self.is_gone() {
+                Err(CommitError::OtherHistory)
+            } else if tells {
                 self.commit_with(facts, rows).await
             } else {
                 door::commit(&*desk.backend, &desk.node, Commit { rows, ..Commit::default() }).await
@@ -595,7 +607,9 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                     self.pause(&StoreError::transient("telling of a run", faster)).await?;
                 }
                 // By its head, or by its stream.
-                Ok(Some(Won::No(_))) | Err(CommitError::Conflict { .. }) => return Err(self.lost()),
+                Ok(Some(Won::No(_))) | Err(CommitError::Conflict { .. } | CommitError::OtherHistory) => {
+                    return Err(self.lost());
+                }
                 // What became of it is not known, and will not be soon: what is stored says so.
                 Err(CommitError::Unknown(_)) => return Err(Left::Lost),
                 Ok(None) => {}
@@ -661,6 +675,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let mut tx = self.desk.backend.begin().await?;
         tx.staged().rows.extend(rows);
         match self.announce(facts, &mut tx).await {
+            Ok(()) if self.is_gone() => {
+                drop(tx.rollback().await);
+                Err(CommitError::OtherHistory)
+            }
             Ok(()) => door::commit_tx(&self.desk.node, tx, true).await,
             Err(error) => {
                 drop(tx.rollback().await);

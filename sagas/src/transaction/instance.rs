@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use es_core::id::Ids;
 use es_core::limits::MAX_PAGE;
-use es_core::store::{Row, RowStore, RowWrite, StoreError, StoredRow};
+use es_core::store::{EventStore, Row, RowStore, RowWrite, StoreError, StoredRow};
 use es_core::{ErrorKind, Timestamp, chain};
 use uuid::Uuid;
 
@@ -24,6 +24,8 @@ const FOLLOW: (usize, usize) = (16, 4);
 #[derive(Debug)]
 pub(crate) struct Instance<P: Protocol> {
     pub(crate) run: Uuid,
+    /// The history of the store that it was read in.
+    pub(crate) history: u64,
     pub(crate) head: Row<Head>,
     pub(crate) state: P::State,
     /// The rows that wake it and that it knows of, by their keys: they go when it sleeps or ends.
@@ -42,10 +44,10 @@ pub(crate) struct Instance<P: Protocol> {
 
 impl<P: Protocol> Clone for Instance<P> {
     fn clone(&self) -> Self {
-        let Self { run, head, state, wakes, known, due, attention, noted, repaired } = self;
+        let Self { run, history, head, state, wakes, known, due, attention, noted, repaired } = self;
         let (head, state, wakes, known) = (head.clone(), state.clone(), wakes.clone(), known.clone());
         let (due, attention, noted, repaired) = (due.clone(), *attention, noted.clone(), *repaired);
-        Self { run: *run, head, state, wakes, known, due, attention, noted, repaired }
+        Self { run: *run, history: *history, head, state, wakes, known, due, attention, noted, repaired }
     }
 }
 
@@ -66,11 +68,12 @@ pub(crate) enum Loaded<P: Protocol> {
 
 impl<P: Protocol> Instance<P> {
     /// A run that begins: nothing of it is stored yet.
-    pub(crate) fn new(protocol: &P, run: Uuid, head: Head) -> Self {
+    pub(crate) fn new(protocol: &P, run: Uuid, head: Head, history: u64) -> Self {
         let key = head_key(run).unwrap_or_default();
         let head = Row::new(key, head);
         let (state, wakes, known) = (protocol.begin(), BTreeMap::new(), BTreeSet::new());
-        Self { run, head, state, wakes, known, due: None, attention: 0, noted: None, repaired: false }
+        let (due, attention, noted, repaired) = (None, 0, None, false);
+        Self { run, history, head, state, wakes, known, due, attention, noted, repaired }
     }
 
     /// It was woken by this row, which goes when it sleeps or ends.
@@ -85,8 +88,24 @@ impl<P: Protocol> Instance<P> {
         self.wakes.keys().any(|key| Some(key) != self.head.value.wake_row.as_ref())
     }
 
-    /// Reads a run.
-    pub(crate) async fn load(
+    /// Reads a run, in one history of the store.
+    pub(crate) async fn load<S: EventStore + RowStore>(
+        protocol: &P,
+        tables: &Tables,
+        store: &S,
+        run: Uuid,
+    ) -> Result<Loaded<P>, StoreError> {
+        let history = store.history();
+        let loaded = Self::load_in(history, protocol, tables, store, run).await?;
+        if store.history() == history {
+            return Ok(loaded);
+        }
+        let lost = std::io::Error::other("meanwhile the store has got another history");
+        Err(StoreError::transient("reading a run", lost))
+    }
+
+    async fn load_in(
+        history: u64,
         protocol: &P,
         tables: &Tables,
         rows: &dyn RowStore,
@@ -107,7 +126,7 @@ impl<P: Protocol> Instance<P> {
         if head.value.version != tables.version {
             return Ok(Loaded::Other(head.value.version));
         }
-        let mut instance = Self::new(protocol, run, head.value.clone());
+        let mut instance = Self::new(protocol, run, head.value.clone(), history);
         instance.head.rev = head.rev;
         let attention = one(rows, tables.attention.name(), &instance.head.key).await?;
         if let Some(row) = attention {

@@ -77,8 +77,8 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
                         return Ok(found);
                     }
                 }
-                // Lost, or the id is taken, which it is not: it is new.
-                Ok(None) => {}
+                // Lost, or the id is taken, which it is not: it is new. Or its first steps decided on another history.
+                Ok(None) | Err(CommitError::OtherHistory) => {}
                 // What steps have staged is refused, in whatever way: it begins, and they run then.
                 Ok(Some(Won::No(_))) => with_steps = false,
                 Err(CommitError::Store(error)) if !is_ahead || error.kind() == ErrorKind::Transient => {
@@ -216,7 +216,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             parent,
             says: None,
         };
-        let mut instance = Instance::new(&*self.protocol, run, head);
+        let mut instance = Instance::new(&*self.protocol, run, head, self.backend.history());
         let mut rows = vec![tables.starts.insert(start_key(key)?, Start { run, version, fingerprint })?];
         for record in records {
             instance.head.value.records += 1;

@@ -68,8 +68,9 @@ pub struct RetriedAll {
 /// What something was asked of.
 pub(in crate::processor) struct Of {
     pub(in crate::processor) build: Build,
-    /// How often it had been set back.
+    /// How often it had been set back, and in which history of the store.
     set_back: u64,
+    history: u64,
 }
 
 impl Processor {
@@ -81,7 +82,7 @@ impl Processor {
     /// [`ProcessorError::NotParked`]; [`ProcessorError::Asked`] if that was asked for already;
     /// [`ProcessorError::Discarded`] if it was discarded meanwhile, by whoever asked for that;
     /// [`ProcessorError::Switched`] if queries were switched to another build meanwhile; [`ProcessorError::SetBack`] if it was
-    /// reset; [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
+    /// reset; [`ProcessorError::OtherHistory`]; [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
     pub async fn retry(&self, key: &str, limit: Duration) -> Result<Option<ParkedSequence>, ProcessorError> {
         Asking(self).retry(key, limit).await
     }
@@ -271,17 +272,22 @@ impl<A: Asker> Asking<'_, A> {
 
     /// What is asked now is asked of this.
     pub(in crate::processor) async fn asked_of(&self) -> Result<Of, ProcessorError> {
-        let (build, backend) = (self.0.current().await?, self.0.backend());
+        let (backend, history) = (self.0.backend(), self.0.backend().history());
+        let build = self.0.current().await?;
         let set_back = Asked::set_backs(backend, &build).await?.rev;
         let known = Generations::read(backend, &build.processor).await?;
         match known.is_some_and(|known| known.value.is_set_back(build.generation).is_some()) {
             true => Err(ProcessorError::SetBack { build }),
-            false => Ok(Of { build, set_back }),
+            false => Ok(Of { build, set_back, history }),
         }
     }
 
-    /// Whether queries read it still, and it was not set back: nothing that was asked of it before is left then.
+    /// Whether queries read it still, and neither it nor the store was set back: nothing that was asked of it before is left
+    /// then.
     pub(in crate::processor) async fn is_as_it_was(&self, of: &Of) -> Result<(), ProcessorError> {
+        if self.0.backend().history() != of.history {
+            return Err(ProcessorError::OtherHistory { build: of.build.clone() });
+        }
         self.is_read(&of.build).await?;
         match Asked::set_backs(self.0.backend(), &of.build).await?.rev == of.set_back {
             true => Ok(()),

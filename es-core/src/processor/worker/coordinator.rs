@@ -56,7 +56,7 @@ pub(crate) struct Coordinator {
     pub(super) outdated: u64,
     pub(super) catching_up: CatchingUp,
     /// The same of a build that queries are to be switched to.
-    pub(super) switching: (Generation, CatchingUp),
+    pub(super) switching: ((u64, Generation), CatchingUp),
     pub(super) house: House,
     pub(super) gauges: Gauges,
     /// Whether its tables and rows are there. Not if a row of them could not be read when the app started.
@@ -115,7 +115,7 @@ impl Coordinator {
             missing: BTreeMap::new(),
             outdated: 0,
             catching_up: CatchingUp::default(),
-            switching: (0, CatchingUp::default()),
+            switching: ((0, 0), CatchingUp::default()),
             house: House::default(),
             gauges: Gauges::default(),
             prepared: true,
@@ -293,7 +293,9 @@ impl Coordinator {
             // Not while it is halted: the one that is read would stand still for nothing.
             let position = self.position_of(generation).filter(|_| self.builds.contains_key(&generation));
             let (known, catching_up) = &mut self.switching;
-            if std::mem::replace(known, generation) != generation {
+            // A history that was restored into the middle of it has the same numbers.
+            let of = (self.node.backend.history(), generation);
+            if std::mem::replace(known, of) != of {
                 *catching_up = CatchingUp::default();
             }
             let is_free = generations.freeze.until.is_none() && generations.set_back.is_empty();

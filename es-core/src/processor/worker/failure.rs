@@ -459,7 +459,7 @@ impl Worker {
                 ProcessorState::Failing { since, .. } => since,
                 _ => now,
             };
-            range.position = position;
+            (range.position, range.history) = (position, Some(self.history));
             range.state = ProcessorState::Failing { since, attempts, error: error.to_owned() };
         });
     }
@@ -474,7 +474,7 @@ impl Worker {
         let folding = self.open.as_ref().is_some_and(|open| open.folded > 0);
         let position = if folding { self.share.progress.position } else { seen };
         self.context.board.update(self.share.slices.first, |range: &mut RangeStatus| {
-            range.position = position;
+            (range.position, range.history) = (position, Some(self.history));
             range.parked = parked.or(range.parked);
             range.rev = self.share.rev;
             if let Some(state) = state {

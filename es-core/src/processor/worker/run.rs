@@ -53,7 +53,7 @@ pub(crate) struct Worker {
     pub(super) context: Arc<BuildContext>,
     pub(super) share: Share<Checkpoint>,
     /// The history of the store that all of this was read in.
-    history: u64,
+    pub(super) history: u64,
     pub(super) stop: CancellationToken,
     /// There may be more to read.
     news: watch::Receiver<u64>,
@@ -69,6 +69,8 @@ pub(crate) struct Worker {
     /// Failures of the store in a row.
     pub(super) failures: u32,
     pub(super) trouble: Option<Trouble>,
+    /// Whether what is stored of it was read: what the share says that it came with may be of another history.
+    began: bool,
     /// Whether more than one event was handled at once, the last time.
     pub(super) crowd: bool,
     /// What was due could not be done.
@@ -190,6 +192,7 @@ impl Worker {
             effects: Arc::new(effects),
             failures: 0,
             trouble: None,
+            began: false,
             crowd: false,
             overdue: None,
             verdicts: Vec::new(),
@@ -479,7 +482,14 @@ impl Worker {
             stored.epoch == *epoch && stored.owner == *owner && stored.slices == *slices
         };
         let Some(mut stored) = stored.filter(own) else { return Ok(Some(Step::Lost)) };
-        lies_in_the_log(&self.context, &stored).await?;
+        if let Err(error) = lies_in_the_log(&self.context, &stored).await {
+            // Where it is and where the log ends are of two histories only because it was asked in both.
+            return if self.has_lost_its_history() { Ok(Some(Step::Lost)) } else { Err(error) };
+        }
+        if !std::mem::replace(&mut self.began, true) {
+            let lease = self.context.node.lease.clone();
+            self.effects = Arc::new(Effects::new(lease, self.stop.clone(), &stored.progress.ahead));
+        }
         let as_it_was = stored.rev == self.share.rev;
         // Nobody takes a build from its workers without writing their shares, if their effects can be fenced.
         let known = as_it_was && self.parked.is_some() && self.context.runner.keeps().is_fenced();

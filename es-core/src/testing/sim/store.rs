@@ -243,6 +243,10 @@ impl EventStore for SimStore {
     fn identity(&self) -> Uuid {
         self.memory().identity()
     }
+
+    fn history(&self) -> u64 {
+        0
+    }
 }
 
 #[async_trait]
