@@ -359,3 +359,26 @@ impl Processor {
         WaitError::TimedOut { processor: self.name().to_owned(), why }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processor::status::Board;
+    use crate::slices::Slices;
+
+    #[test]
+    fn where_a_range_was_in_another_history_is_no_place_in_this_one() {
+        let build = Build::first("balance/1");
+        let board =
+            Board::new(&build, crate::Timestamp::UNIX_EPOCH, std::sync::Arc::new(crate::clock::SystemClock));
+        let range = RangeStatus::new(Slices::ALL, None, Position(1_000), ProcessorState::Running, 0);
+        let mut own = range.clone();
+        own.history = Some(0);
+        board.reshape(vec![own]);
+        let reached = |history| Wanted::Passed.reached(&board.now(), Position(901), history);
+        assert!(reached(0));
+        assert!(!reached(1), "its worker has not noticed");
+        board.reshape(vec![range]);
+        assert!(reached(1), "one that works elsewhere is looked up");
+    }
+}

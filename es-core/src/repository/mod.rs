@@ -417,3 +417,53 @@ impl Held {
         *self.0 = Some(loaded);
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::fails_over::{FailsOver, of};
+    use crate::memory::MemoryBackend;
+    use crate::testing::conformance::domain::{Account, Deposit, Open};
+    use crate::{App, BoxError};
+
+    /// One whose account of Ada has these deposits, and those once it has failed over; told or not.
+    async fn between(deposits: [&[i64]; 2]) -> Result<(Arc<FailsOver>, Repository), BoxError> {
+        let logs = [MemoryBackend::new(), MemoryBackend::new()];
+        for (log, deposits) in logs.iter().zip(deposits) {
+            let (app, ada) = (App::on(log.clone()).start().await?, "ada".to_owned());
+            app.send(&ada, Open { owner: "Ada".to_owned() }).await?;
+            for &amount in deposits {
+                app.send(&ada, Deposit { amount }).await?;
+            }
+        }
+        let store = of(logs, true);
+        let snapshots = Arc::new(MemoryBackend::new());
+        Ok((store.clone(), Repository { store, snapshots }))
+    }
+
+    #[tokio::test]
+    async fn what_is_loaded_is_of_one_history() -> Result<(), BoxError> {
+        let (store, repository) = between([&[10, 100], &[1, 2]]).await?;
+        let stream = stream_of::<Account>(&"ada".to_owned())?;
+        let mut kept = repository.load::<Account>(&stream).await?;
+        assert_eq!(kept.state.balance, 110);
+        store.in_reads.store(1, Ordering::SeqCst);
+        assert!(
+            !repository.refresh(&stream, &mut kept).await?,
+            "it was up to date, in a history that is gone"
+        );
+        assert_eq!((kept.state.balance, kept.version), (3, Version(3)));
+        let again = || {
+            store.has.store(false, Ordering::SeqCst);
+            store.in_reads.store(1, Ordering::SeqCst);
+        };
+        again();
+        assert_eq!(repository.load::<Account>(&stream).await?.state.balance, 3);
+        again();
+        let end = At::Version(Version(u64::MAX));
+        assert_eq!(repository.load_at::<Account>(&stream, end).await?.state.balance, 3);
+        Ok(())
+    }
+}

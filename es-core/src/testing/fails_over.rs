@@ -1,7 +1,7 @@
 //! A store for tests that has another history at some time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -20,6 +20,8 @@ use crate::store::{
 pub(crate) struct FailsOver {
     logs: [MemoryBackend; 2],
     pub(crate) has: AtomicBool,
+    /// It fails over behind so many reads of a stream; zero: it is told when.
+    pub(crate) in_reads: AtomicU32,
     /// Whether it says so.
     tells: bool,
 }
@@ -49,7 +51,12 @@ impl EventStore for FailsOver {
         after: Version,
         n: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        self.log().stream(id, after, n).await
+        let events = self.log().stream(id, after, n).await;
+        let left = self.in_reads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left == Ok(1) {
+            self.has.store(true, Ordering::SeqCst);
+        }
+        events
     }
     async fn read(&self, filter: &EventFilter, after: Position, n: usize) -> Result<Page, StoreError> {
         self.log().read(filter, after, n).await
@@ -107,5 +114,10 @@ pub(crate) async fn between(events: [Vec<uuid::Uuid>; 2], tells: bool) -> Arc<Fa
             append(log, id).await;
         }
     }
-    Arc::new(FailsOver { logs, has: AtomicBool::new(false), tells })
+    of(logs, tells)
+}
+
+/// A store that has one of these logs, and then the other.
+pub(crate) fn of(logs: [MemoryBackend; 2], tells: bool) -> Arc<FailsOver> {
+    Arc::new(FailsOver { logs, has: AtomicBool::new(false), in_reads: AtomicU32::new(0), tells })
 }

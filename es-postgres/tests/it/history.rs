@@ -10,10 +10,14 @@ use es_core::store::{
     Backend as _, Commit, CommitError, EventStore as _, ExpectedVersion, Position, RecordedEvent, Resolution,
     Transaction as _, Version,
 };
-use es_core::testing::conformance::domain::{Account, AccountError, Deposit, Open, OpenFirst, Withdraw};
-use es_core::{App, ErrorKind};
+use es_core::testing::conformance::domain::{
+    Account, AccountError, Deposit, Open, OpenFirst, Opened, Withdraw,
+};
+use es_core::{App, ErrorKind, view};
 use es_postgres::PgBackend;
 use es_postgres::testing::{Backup, Database, Server, ServerOptions, Shutdown};
+
+use serde::{Deserialize, Serialize};
 
 use crate::dump::{dump, on};
 use crate::support::{Gate, WAITING, append, commit, count, data, fresh, row, run, stream, until_count};
@@ -314,6 +318,35 @@ async fn a_decision_across_streams_is_taken_on_the_history_that_is_there() {
         assert_eq!(count(&world.here(), "select count(*) from es.events").await, 2, "{comes:?}");
         assert_eq!(world.backend().await.head().await.unwrap(), Position(2));
     }
+}
+
+/// Accounts, as every commit writes them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Owned(u32);
+
+#[view(name = "owned", version = 1, key = String)]
+impl Owned {
+    fn opened(&mut self, _: &Opened) {
+        self.0 += 1;
+    }
+}
+
+/// An app whose commits go through inline projections asks its store as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_beside_an_inline_view_is_taken_on_the_history_that_is_there() {
+    let mut world = World::new(Comes::Cut).await;
+    let app = App::on(world.backend().await).inline_view::<Owned>();
+    let living = app.start().await.unwrap();
+    let first = |owner: &str, id: &str| OpenFirst { owner: owner.to_owned(), id: id.to_owned() };
+    living.decide(first("Ada", "a")).await.unwrap();
+    world.keep();
+    living.decide(first("Bob", "b")).await.unwrap();
+    let before = living.store().history();
+    world.restore();
+    living.decide(first("Bob", "b2")).await.unwrap();
+    assert!(living.store().history() > before);
+    living.decide(first("Ada", "a2")).await.unwrap_err();
+    assert_eq!(world.backend().await.head().await.unwrap(), Position(2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,7 @@ mod http;
 mod inbox;
 mod macros;
 mod operating;
+mod other_history;
 #[cfg(feature = "http")]
 mod over_the_wire;
 #[cfg(feature = "http")]
