@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::codec::EncodeError;
+use crate::command::NoAnswer;
 use crate::event::{EventData, Metadata};
 use crate::guarded::handle_now;
 use crate::limits::{LimitError, MAX_PAGE};
@@ -82,10 +83,11 @@ pub enum DecideError<E> {
     #[error("the app is shutting down")]
     ShuttingDown,
     /// It may have happened: look before you decide again.
-    #[error("the outcome is unknown: {why}")]
+    #[error("the outcome is unknown")]
     Unknown {
         /// What happened instead of an answer.
-        why: &'static str,
+        #[source]
+        why: NoAnswer,
     },
     /// The store could not be read.
     // Not transparent: who looks for the store's error among the sources finds it.
@@ -139,7 +141,7 @@ impl App {
         metadata.causation.get_or_insert(id);
         let metadata = Arc::new(metadata);
         let limited = tokio::time::timeout(bus.timeout, self.decide_until(&decision, &metadata));
-        let unknown = |why| Err(DecideError::Unknown { why });
+        let unknown = |why| Err(DecideError::Unknown { why: NoAnswer(why) });
         tokio::select! {
             biased;
             outcome = limited => outcome.unwrap_or_else(|_| unknown("it took longer than its time limit")),

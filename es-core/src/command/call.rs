@@ -15,7 +15,7 @@ use crate::command::interceptor::{End, Stage};
 use crate::command::sending::Options;
 use crate::command::shown::Shown;
 use crate::command::{
-    Bus, CommandError, Dispatch, Done, ErrorOf, EventsOf, Halted, Interceptor, Next, RetryPolicy,
+    Bus, CommandError, Dispatch, Done, ErrorOf, EventsOf, Halted, Interceptor, Next, NoAnswer, RetryPolicy,
 };
 use crate::event::Metadata;
 use crate::limits::LimitError;
@@ -95,12 +95,13 @@ impl<'a> Call<'a> {
 
     /// Within the time limit, and as long as the app runs.
     async fn limited<C: Command>(&self, running: impl Future<Output = Outcomes<C>>) -> Outcomes<C> {
-        let late = |_| Err(CommandError::Unknown { why: "it took longer than its time limit" }.into_box());
+        let unknown = |why| Err(CommandError::Unknown { why: NoAnswer(why) }.into_box());
+        let late = |_| unknown("it took longer than its time limit");
         tokio::select! {
             biased;
             outcome = tokio::time::timeout(self.timeout, running) => outcome.unwrap_or_else(late),
             () = self.bus.lifecycle.killed() => {
-                Err(CommandError::Unknown { why: "the app was shut down meanwhile" }.into_box())
+                unknown("the app was shut down meanwhile")
             }
         }
     }

@@ -7,6 +7,11 @@ use crate::services::MissingService;
 use crate::store::{CommitError, IdempotencyKey, StoreError, StreamId};
 use crate::{BoxError, ErrorKind};
 
+/// What happened instead of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoAnswer(pub(crate) &'static str);
+
 /// Why a command did not do what was asked. `E` is the aggregate's own refusal, untouched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -42,10 +47,12 @@ pub enum CommandError<E> {
         source: CommitError,
     },
     /// It may have happened. Send it again with the same idempotency key, or look. (504)
-    #[error("the outcome is unknown: {why}")]
+    // Whoever handles an event with this command finds the source: it is no failure of the event.
+    #[error("the outcome is unknown")]
     Unknown {
         /// What happened instead of an answer.
-        why: &'static str,
+        #[source]
+        why: NoAnswer,
     },
     /// A service that the handler asked failed. Nothing was written. (502)
     #[error("a service failed")]
@@ -156,7 +163,7 @@ impl<E> From<CommitError> for CommandError<E> {
             | CommitError::ConditionFailed { .. }
             | CommitError::OtherHistory
             | CommitError::Fenced { .. } => Self::Conflict { attempts: 1, source: error },
-            CommitError::Unknown(_) => Self::Unknown { why: "the store did not answer" },
+            CommitError::Unknown(_) => Self::Unknown { why: NoAnswer("the store did not answer") },
             e => Self::Commit(e),
         }
     }

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::attempt::resolve;
 pub(crate) use self::bus::Bus;
 pub use self::context::Context;
-pub use self::error::CommandError;
+pub use self::error::{CommandError, NoAnswer};
 pub use self::handle::{Failure, Handle, Target};
 pub use self::interceptor::{Dispatch, Halted, Interceptor, Next};
 pub use self::named::{NamedCommand, NamedDone, SendError, SendingNamed};

@@ -12,7 +12,7 @@ use super::take_over::made_by;
 use crate::ErrorKind;
 use crate::clock::Timestamp;
 use crate::cluster::{Lease, Share, Shares};
-use crate::command::{SendError, Sender};
+use crate::command::{NoAnswer, SendError, Sender};
 use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::feed::Pages;
@@ -435,6 +435,9 @@ impl BuildContext {
 
 /// Whether the store did not answer; also where a command was sent that was not stored, or for all that is known was.
 fn is_of_the_store(error: &(dyn std::error::Error + 'static)) -> bool {
+    if error.is::<NoAnswer>() {
+        return true;
+    }
     let of_store = error.downcast_ref::<StoreError>().map(StoreError::kind);
     let of_commit = || error.downcast_ref::<CommitError>().map(CommitError::kind);
     let of_command = || match error.downcast_ref::<SendError>()? {
@@ -450,6 +453,14 @@ fn is_of_the_store(error: &(dyn std::error::Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_of_which_nobody_hears_is_no_failure_of_the_event() {
+        let unknown = crate::CommandError::<StoreError>::Unknown { why: NoAnswer("it took too long") };
+        let source = std::error::Error::source(&unknown).expect("it says what happened");
+        assert!(is_of_the_store(source));
+        assert_eq!(crate::chain(&unknown), "the outcome is unknown: it took too long");
+    }
 
     #[test]
     fn what_is_left_is_shared_out_and_then_counted_again() {

@@ -14,7 +14,9 @@ use crate::processor::parked::{self, ANY_KEY, Parked, Skips};
 use crate::processor::status::{ProcessorState, RangeStatus};
 use crate::projection::OnFailure;
 use crate::state::Halt;
-use crate::store::{Commit, CommitError, Position, RecordedEvent, StoreError, write_rows};
+use crate::store::{
+    Append, Commit, CommitError, ExpectedVersion, Position, RecordedEvent, StoreError, StreamId, write_rows,
+};
 
 /// How many events are handled at once after one has failed: no more than these are handled again without it.
 const CAUTIOUS: usize = 256;
@@ -22,6 +24,8 @@ const CAUTIOUS: usize = 256;
 /// given up for this long; or as long as two may take, if that is longer. In a row: none that had failed went through between
 /// them; those that have never failed say nothing.
 const IN_VAIN: (u32, Duration) = (8, Duration::from_secs(60));
+/// The stream to which nothing is appended, to see whether something could be.
+const PROBE: &str = "es-probe";
 /// How often in a row a write is refused before that is shown: mostly it was another node, once.
 const FENCED: u32 = 10;
 
@@ -190,11 +194,20 @@ impl Worker {
         let takes_writes = !fenced && self.takes_writes().await;
         if !takes_writes || is_of_a_newer_program(error) || error.is::<NotTheEvent>() {
             Fault::Store
-        } else if self.context.blames_the_store(error) {
+        } else if !self.context.blames_the_store(error) {
+            Fault::Event
+        } else if self.takes_appends().await {
             Fault::Suspect
         } else {
-            Fault::Event
+            Fault::Store
         }
+    }
+
+    /// Whether the store takes events as well: rows may go another way, and commands of a handler fail that one does not see.
+    async fn takes_appends(&mut self) -> bool {
+        let Ok(stream) = StreamId::new(PROBE) else { return false };
+        let append = Append { stream, expected: ExpectedVersion::Any, events: Vec::new() };
+        self.context.backend().commit(Commit { appends: vec![append], ..Commit::default() }).await.is_ok()
     }
 
     /// Whether a failure needs no second look: its handler is not called again, and has nothing but an event and a row. That

@@ -148,8 +148,8 @@ pub async fn hundreds_of_poisoned_keys_are_parked_in_a_few_commits<S: Subject>(s
     let commits = line.commits("checkpoints").len();
     assert!(commits < KEYS / 2, "{commits} commits");
     let reads = line.reads().len();
-    // Where nothing else fails, most go on with the page that they have.
-    assert!(reads < commits * 2 / 5, "{reads} reads, {commits} commits");
+    // Most go on with the page that they have.
+    assert!(reads * 2 < commits, "{reads} reads, {commits} commits");
 }
 
 /// K6, K11
