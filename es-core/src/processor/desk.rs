@@ -1,6 +1,8 @@
 //! What is asked of a processor by its stored name alone: for tools that do not have its code.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::change_control;
@@ -8,15 +10,16 @@ use super::parked::{self, Asker, Asking, ParkedFilter, ParkedSequence, RetriedAl
 use super::worker::has_shares;
 use super::{AnyBackend, ProcessorError};
 use crate::clock::Timestamp;
-use crate::state::{Build, Generations, control};
-use crate::store::{Backend, Generation, StoreError};
+use crate::cluster::Shares;
+use crate::state::{Build, Checkpoint, Generations, control};
+use crate::store::{Backend, Generation, Position, StoreError};
 
 /// A processor of a store, by its stored name: `balance/1` for a projection, `mails` for a reactor. What is asked of it is
 /// done by a node that runs it; where none does, the request stands until one does.
 #[derive(Clone)]
 pub struct Desk<B> {
-    backend: B,
-    name: String,
+    pub(super) backend: Arc<B>,
+    pub(super) name: String,
 }
 
 /// Without the backend.
@@ -38,6 +41,10 @@ pub struct KnownBuilds {
     pub previous: Option<Generation>,
     /// Those on their way out.
     pub leaving: Vec<Generation>,
+    /// Up to where each of the first three has handled everything.
+    pub reached: BTreeMap<Generation, Position>,
+    /// The head of the log.
+    pub head: Position,
     /// Since when the processor is paused; `None` if it is not.
     pub paused: Option<Timestamp>,
 }
@@ -56,7 +63,7 @@ impl<B: Backend> Desk<B> {
             );
             return Err(StoreError::misuse(what));
         }
-        Ok(Self { backend, name: name.to_owned() })
+        Ok(Self { backend: Arc::new(backend), name: name.to_owned() })
     }
 
     /// As [`Processor::parked`](super::Processor::parked).
@@ -69,7 +76,7 @@ impl<B: Backend> Desk<B> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<ParkedSequence>, ProcessorError> {
-        Ok(parked::list(&self.backend, &self.current().await?, after, limit).await?)
+        Ok(parked::list(&*self.backend, &self.current().await?, after, limit).await?)
     }
 
     /// As [`Processor::retry`](super::Processor::retry).
@@ -123,16 +130,25 @@ impl<B: Backend> Desk<B> {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn builds(&self) -> Result<KnownBuilds, StoreError> {
-        let row = Generations::read(&self.backend, &self.name).await?;
-        let Generations { current, building, previous, leaving, .. } =
-            row.map(|row| row.value).unwrap_or_default();
-        let building = building.map(|building| (building.generation, building.since));
-        let asked = control().get(&self.backend, &self.name).await?;
+        let backend = &*self.backend;
+        let row = Generations::read(backend, &self.name).await?;
+        let known = row.map(|row| row.value).unwrap_or_default();
+        let mut reached = BTreeMap::new();
+        for generation in known.all() {
+            let build = known.build(&self.name, generation).to_string();
+            let shares = Shares::<Checkpoint>::checkpoints().of(backend, &build).await?;
+            reached
+                .extend(shares.iter().map(|share| share.progress.position).min().map(|at| (generation, at)));
+        }
+        let asked = control().get(backend, &self.name).await?;
+        let Generations { current, building, previous, leaving, .. } = known;
         Ok(KnownBuilds {
             current,
-            building,
+            building: building.map(|building| (building.generation, building.since)),
             previous,
             leaving,
+            reached,
+            head: backend.head().await?,
             paused: asked.and_then(|row| row.value.paused),
         })
     }
@@ -144,7 +160,7 @@ impl<B: Backend> Desk<B> {
     /// [`ProcessorError::Store`] if the store cannot be written.
     pub async fn pause(&self) -> Result<(), ProcessorError> {
         let now = self.backend.now().await?;
-        change_control(&self.backend, &self.name, |control| control.paused = control.paused.or(Some(now)))
+        change_control(&*self.backend, &self.name, |control| control.paused = control.paused.or(Some(now)))
             .await
     }
 
@@ -154,7 +170,7 @@ impl<B: Backend> Desk<B> {
     ///
     /// [`ProcessorError::Store`] if the store cannot be written.
     pub async fn resume(&self) -> Result<(), ProcessorError> {
-        change_control(&self.backend, &self.name, |control| {
+        change_control(&*self.backend, &self.name, |control| {
             control.paused = None;
             control.resumes += 1;
         })
@@ -164,11 +180,11 @@ impl<B: Backend> Desk<B> {
 
 impl<B: Backend> Asker for Desk<B> {
     fn backend(&self) -> &dyn AnyBackend {
-        &self.backend
+        &*self.backend
     }
 
     async fn current(&self) -> Result<Build, StoreError> {
-        let row = Generations::read(&self.backend, &self.name).await?;
+        let row = Generations::read(&*self.backend, &self.name).await?;
         let generations = row.map(|row| row.value).unwrap_or_default();
         Ok(generations.build(&self.name, generations.current))
     }

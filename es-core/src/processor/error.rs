@@ -145,6 +145,12 @@ pub enum ProcessorError {
         /// Which processor.
         processor: String,
     },
+    /// No rebuild is under way: begin one.
+    #[error("no rebuild of {processor} is under way")]
+    NoRebuild {
+        /// Which processor.
+        processor: String,
+    },
     /// The build was dropped: begin another rebuild.
     #[error("{build} was dropped: begin another rebuild")]
     Dropped {
@@ -263,6 +269,7 @@ impl ProcessorError {
             | Self::Discarded { .. }
             | Self::Asked { .. }
             | Self::NoOlder { .. }
+            | Self::NoRebuild { .. }
             | Self::Dropped { .. }
             | Self::Switched { .. }
             | Self::SetBack { .. }

@@ -52,7 +52,9 @@ pub use self::options::{ParkingLimits, ProcessorOptions};
 pub use self::parked::{LeftOutForGood, ParkedFilter, ParkedSequence, RetriedAll, handles_all};
 #[cfg(feature = "testing")]
 pub(crate) use self::rebuild::PORTION;
-pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, VersionStatus};
+pub use self::rebuild::{
+    Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, RebuildStep, VersionStatus,
+};
 pub(crate) use self::rebuild::{finish_set_back, prepare, remove_build, schema_obstacle};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};

@@ -5,7 +5,6 @@
 //! switch, which is one transaction; the old one is then kept up to date until it is dropped, so one can go back. The
 //! idea is blue/green deployment (Humble and Farley, "Continuous Delivery", 2010) for tables.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
@@ -14,13 +13,12 @@ use tokio::time::Instant;
 
 use super::compare::compare_rows;
 use super::protocol::{BuildRows, Met};
+use super::seen::Seen;
 use crate::ErrorKind;
-use crate::cluster::Cluster;
-use crate::processor::handle::HandleState;
 use crate::processor::parked;
 use crate::processor::status::ProcessorState;
-use crate::processor::{Processor, ProcessorError, give_names, inline_version, noted, stored_versions};
-use crate::state::{Build, Building, Generations};
+use crate::processor::{ProcessorError, give_names, inline_version, noted};
+use crate::state::{Build, Generations};
 use crate::store::{Difference, Generation, Position, Tables};
 
 /// How far a build may be behind the one that is read when queries are switched to it: the rest is waited for.
@@ -110,112 +108,27 @@ impl RebuildReport {
 /// [`Self::abort`].
 #[derive(Clone, Debug)]
 pub struct Rebuild {
-    builds: BuildRows,
-    build: Build,
+    pub(super) builds: BuildRows,
+    pub(super) build: Build,
     /// The build of an older version whose place it takes.
-    older: Option<Older>,
-    handle: Arc<HandleState>,
-    cluster: Arc<Cluster>,
+    pub(super) older: Option<Older>,
+    pub(super) seen: Seen,
 }
 
 /// What an older version of the projection is.
 #[derive(Clone, Debug)]
-struct Older {
-    name: String,
-    version: u32,
+pub(super) struct Older {
+    pub(super) name: String,
+    pub(super) version: u32,
 }
 
-impl Processor {
-    /// Begins to rebuild the projection next to the tables that queries read, or continues if a rebuild has begun. Every
-    /// node that runs the projection takes part. Nothing changes for queries before [`Rebuild::switch`].
-    ///
-    /// Of a new version that has not taken the place of an older one yet, it is the first build, which has begun by itself:
-    /// [`Rebuild::report`] compares the rows of both, and [`Rebuild::switch`] gives it the plain names.
-    ///
-    /// # Errors
-    ///
-    /// [`ProcessorError::NotRebuildable`] for a reactor; [`ProcessorError::OlderKept`] if an older build is still kept;
-    /// [`ProcessorError::OtherOptions`] if the rebuild that has begun does not do what is asked; [`ProcessorError::Inline`]; [`ProcessorError::Store`] if the backend cannot have its tables twice.
-    pub async fn rebuild_online(&self, options: RebuildOptions) -> Result<Rebuild, ProcessorError> {
-        let builds = self.build_rows()?;
-        if let Some(older) = self.older_version(&builds).await? {
-            let current = builds.read().await?.current;
-            return Ok(Rebuild { older: Some(older), ..self.rebuild_of(builds, current) });
-        }
-        let RebuildOptions { lenient, repeats_skips } = options;
-        let honours_skips = !repeats_skips;
-        let building = |head, since| Building { lenient, honours_skips, ..Building::new(head, since) };
-        let generation = builds.begin(building).await?;
-        self.cluster.wake();
-        let under_way = builds.read().await?.building.filter(|building| building.generation == generation);
-        if under_way.is_some_and(|known| lenient && !known.lenient || repeats_skips && known.honours_skips) {
-            return Err(ProcessorError::OtherOptions { build: builds.build(generation) });
-        }
-        Ok(self.rebuild_of(builds, generation))
-    }
-
-    /// The build that is under way, if there is one.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::rebuild_online`].
-    pub async fn rebuilding(&self) -> Result<Option<Rebuild>, ProcessorError> {
-        let builds = self.build_rows()?;
-        let Some(Building { generation, .. }) = builds.read().await?.building else { return Ok(None) };
-        Ok(Some(self.rebuild_of(builds, generation)))
-    }
-
-    fn rebuild_of(&self, builds: BuildRows, generation: Generation) -> Rebuild {
-        let (handle, cluster) = (self.handle.clone(), self.cluster.clone());
-        Rebuild { build: builds.build(generation), builds, older: None, handle, cluster }
-    }
-
-    /// The older version that has the plain names, if this one is on its way to them.
-    async fn older_version(&self, builds: &BuildRows) -> Result<Option<Older>, ProcessorError> {
-        let Tables { name, version: own, .. } = builds.tables;
-        let published = noted(&*builds.backend, name).await?.value.published;
-        let stored = stored_versions(&*builds.backend, name).await?;
-        // Until one was given them, an older one has them from the start.
-        let has_names = |version: &u32| *version < own && (published == 0 || published == *version);
-        let version = stored.into_iter().rev().find(has_names);
-        Ok(version.map(|version| Older { name: format!("{name}/{version}"), version }))
-    }
-
-    /// Switches queries back to the build that they read before. It was kept as far as the one that they read.
-    ///
-    /// # Errors
-    ///
-    /// As [`Rebuild::switch`]; [`NoOlder`](ProcessorError::NoOlder) if there is no other build.
-    pub async fn roll_back(&self) -> Result<(), ProcessorError> {
-        let builds = self.build_rows()?;
-        let Some(previous) = builds.read().await?.previous else {
-            return Err(ProcessorError::NoOlder { processor: self.name().to_owned() });
-        };
-        self.rebuild_of(builds, previous).switch().await
-    }
-
-    /// Drops the build that is kept to go back to, if there is one, and what is left of builds whose removal did not come to
-    /// its end. Says whether there was anything.
-    ///
-    /// # Errors
-    ///
-    /// [`ProcessorError`]; it may be dropped in part, call it again.
-    pub async fn drop_previous(&self) -> Result<bool, ProcessorError> {
-        let builds = self.build_rows()?;
-        let Generations { previous, leaving, .. } = builds.read().await?;
-        // Also what whoever gave it up before did not come to the end of.
-        for generation in previous.iter().chain(&leaving) {
-            builds.remove(*generation).await?;
-        }
-        self.cluster.wake();
-        Ok(previous.is_some() || !leaving.is_empty())
-    }
-
-    fn build_rows(&self) -> Result<BuildRows, ProcessorError> {
-        let why = "keeps nothing that could be rebuilt";
-        let reactor = || ProcessorError::NotRebuildable { processor: self.name().to_owned(), why };
-        BuildRows::of(&self.node, &*self.runner).ok_or_else(reactor)
-    }
+/// How far a build is from what queries read.
+struct Distance {
+    done: Position,
+    total: Position,
+    head: Position,
+    is_near: bool,
+    is_paused: bool,
 }
 
 impl Rebuild {
@@ -235,18 +148,15 @@ impl Rebuild {
         stream::unfold(watching, |mut watching| async move { Some((watching.next().await?, watching)) })
     }
 
-    /// What it is doing here. Asked of the handle each time: a look from before the build began forgets its board.
-    fn state(&self) -> ProcessorState {
-        self.handle.board(self.build.generation).now().state
+    /// Why nothing is done of it now, in parentheses; empty if it is at work, or if that cannot be found out.
+    async fn why_not(&self) -> String {
+        let status = self.seen.status(&*self.builds.backend, &self.build).await;
+        status.map(|status| status.in_the_way()).unwrap_or_default()
     }
 
-    /// Why nothing is done of it now, in parentheses; empty if it is at work.
-    fn why_not(&self) -> String {
-        self.handle.board(self.build.generation).now().in_the_way()
-    }
-
-    fn behind(&self, done: Position, total: Position) -> ProcessorError {
-        ProcessorError::NotCaughtUp { build: self.build.clone(), done, total, why: self.why_not() }
+    async fn behind(&self, done: Position, total: Position) -> ProcessorError {
+        let why = self.why_not().await;
+        ProcessorError::NotCaughtUp { build: self.build.clone(), done, total, why }
     }
 
     async fn look(&self) -> Result<Progress, ProcessorError> {
@@ -255,8 +165,8 @@ impl Rebuild {
             return Err(ProcessorError::Dropped { build: self.build.clone() });
         }
         let done = self.builds.reached(&self.build).await?;
-        let (generation, state) = (self.build.generation, self.state());
-        Ok(Progress { generation, done, total, per_second: 0.0, left: None, state })
+        let state = self.seen.status(&*self.builds.backend, &self.build).await?.state;
+        Ok(Progress { generation: self.build.generation, done, total, per_second: 0.0, left: None, state })
     }
 
     /// Until it is nearly as far as the log. A store that does not answer now is asked again.
@@ -269,8 +179,8 @@ impl Rebuild {
         let near = async {
             loop {
                 match self.look().await {
-                    Ok(Progress { done, total, .. }) => {
-                        self.not_halted(done)?;
+                    Ok(Progress { done, total, state, .. }) => {
+                        self.not_halted(state, done)?;
                         if done.0.saturating_add(NEARER) >= total.0 {
                             return Ok(());
                         }
@@ -282,16 +192,15 @@ impl Rebuild {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        let late = |_| ProcessorError::TimedOut {
-            what: format!("the rebuild {}", self.build),
-            limit,
-            why: self.why_not(),
+        let Ok(came) = tokio::time::timeout(limit, near).await else {
+            let (what, why) = (format!("the rebuild {}", self.build), self.why_not().await);
+            return Err(ProcessorError::TimedOut { what, limit, why });
         };
-        tokio::time::timeout(limit, near).await.map_err(late)?
+        came
     }
 
-    fn not_halted(&self, position: Position) -> Result<(), ProcessorError> {
-        match self.state() {
+    fn not_halted(&self, state: ProcessorState, position: Position) -> Result<(), ProcessorError> {
+        match state {
             ProcessorState::Halted { error, .. } => {
                 Err(ProcessorError::Halted { build: self.build.clone(), position, error })
             }
@@ -315,6 +224,7 @@ impl Rebuild {
     /// Dropping its future leaves nothing held.
     pub async fn report(&self, samples: usize) -> Result<RebuildReport, ProcessorError> {
         let (builds, generation) = (&self.builds, self.build.generation);
+        self.seen.knows_tables(&builds.name)?;
         let Progress { done, total, state, .. } = self.look().await?;
         if let Some(older) = &self.older {
             return self.report_of_versions(older, done, samples).await;
@@ -360,7 +270,7 @@ impl Rebuild {
             Some(_) => self.take_names(total).await,
             None => self.builds.switch_to(self.build.generation).await,
         };
-        self.cluster.wake();
+        self.seen.wake();
         switched
     }
 
@@ -369,25 +279,40 @@ impl Rebuild {
     async fn near(&self) -> Result<Position, ProcessorError> {
         let asked = Instant::now();
         loop {
-            let Progress { done, total: head, state, .. } = self.look().await?;
-            // One that is kept never runs ahead of the one that is read, wherever that stands.
-            let total = match self.older {
-                Some(_) => head,
-                None => self.builds.ahead_of(self.build.generation).await?.min(head),
-            };
-            if done < total {
-                self.not_halted(done)?;
-            }
-            let is_paused = matches!(state, ProcessorState::Paused { .. });
-            let allowed = if is_paused { 0 } else { NEAR };
-            if done.0.saturating_add(allowed) >= total.0 {
+            let Distance { done, total, head, is_near, is_paused } = self.distance().await?;
+            if is_near {
                 return Ok(head);
             }
             if is_paused || asked.elapsed() >= REST {
-                return Err(self.behind(done, total));
+                return Err(self.behind(done, total).await);
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    async fn distance(&self) -> Result<Distance, ProcessorError> {
+        let Progress { done, total: head, state, .. } = self.look().await?;
+        // One that is kept never runs ahead of the one that is read, wherever that stands.
+        let total = match self.older {
+            Some(_) => head,
+            None => self.builds.ahead_of(self.build.generation).await?.min(head),
+        };
+        let is_paused = matches!(state, ProcessorState::Paused { .. });
+        if done < total {
+            self.not_halted(state, done)?;
+        }
+        let allowed = if is_paused { 0 } else { NEAR };
+        let is_near = done.0.saturating_add(allowed) >= total.0;
+        Ok(Distance { done, total, head, is_near, is_paused })
+    }
+
+    /// What a switch would say now, as far as that can be told. Nothing is changed.
+    pub(super) async fn may_switch(&self) -> Result<(), ProcessorError> {
+        let Distance { done, total, is_near, .. } = self.distance().await?;
+        if !is_near {
+            return Err(self.behind(done, total).await);
+        }
+        self.builds.is_made_by_newest(self.build.generation).await
     }
 
     /// How the rows of a view differ from those of the older version. They are not held at one position: their shapes may be
@@ -423,9 +348,7 @@ impl Rebuild {
             let waits = asked.elapsed() < REST;
             match self.builds.reached(&self.build).await {
                 Ok(done) if done >= total => break,
-                Ok(done) if !waits => {
-                    return Err(self.behind(done, total));
-                }
+                Ok(done) if !waits => return Err(self.behind(done, total).await),
                 // One look that fails is no reason to begin to wait again.
                 Err(error) if !waits || error.kind() != ErrorKind::Transient => return Err(error.into()),
                 _ => tokio::time::sleep(LOOK / 10).await,
@@ -448,7 +371,7 @@ impl Rebuild {
     /// [`ProcessorError`]; it may be gone in part, call it again.
     pub async fn abort(&self) -> Result<(), ProcessorError> {
         let removed = self.builds.remove(self.build.generation).await;
-        self.cluster.wake();
+        self.seen.wake();
         removed
     }
 }

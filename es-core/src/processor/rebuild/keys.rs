@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::limits::MAX_PAGE;
 use crate::processor::kinds::runner::Keeps;
-use crate::processor::parked::{self, Asking};
-use crate::processor::{Processor, ProcessorError};
-use crate::state::{Afresh, afresh};
-use crate::store::{Position, Row, StoreError};
+use crate::processor::parked::{self, Asker, Asking};
+use crate::processor::{Desk, Processor, ProcessorError};
+use crate::state::{Afresh, Generations, KeptAs, afresh};
+use crate::store::{Backend, Position, Row, StoreError};
 
 impl Processor {
     /// Rebuilds the rows of some keys of a view from the log, and waits until that is done. Readers see the old row, then
@@ -26,47 +26,9 @@ impl Processor {
     /// [`ProcessorError::SetBack`] if it was reset: its rows come again from the log; [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
     pub async fn rebuild_keys(&self, keys: &[String], limit: Duration) -> Result<(), ProcessorError> {
         if !matches!(self.runner.keeps(), Keeps::Rows(_)) {
-            let why = "is no keyed view: its rows cannot be told apart, rebuild all of it";
-            return Err(ProcessorError::NotRebuildable { processor: self.name().to_owned(), why });
+            return Err(no_view(self.name()));
         }
-        let (backend, of) = (&*self.node.backend, Asking(self).asked_of().await?);
-        let build = of.build.clone();
-        let (table, keys) = (afresh(&build), keys.iter().collect::<BTreeSet<_>>());
-        // What was asked of other keys is not looked at: it may be of another version, or damaged.
-        let own = async || -> Result<Vec<Row<Afresh>>, StoreError> {
-            let stored = table.stored(backend).await?.into_iter();
-            stored.filter(|row| keys.contains(&row.key)).map(|row| table.decode(row)).collect()
-        };
-        let known = own().await?;
-        let mut requests = Vec::with_capacity(keys.len());
-        for &key in &keys {
-            if parked::one(backend, &build, key).await?.is_some() {
-                return Err(ProcessorError::Parked { build, key: key.clone() });
-            }
-            let known = known.iter().find(|row| row.key == *key);
-            if known.is_none_or(|row| row.value.failed.is_some()) {
-                let rev = known.map_or(0, |row| row.rev);
-                requests.push(table.put(&Row { key: key.clone(), rev, value: Afresh::default() })?);
-            }
-        }
-        if let Some(at) = parked::ask(backend, &build, requests).await? {
-            return Err(ProcessorError::Asked { build, key: at.key });
-        }
-        self.cluster.wake();
-        let what = format!("rebuilding {} rows of {build}", keys.len());
-        Asking(self)
-            .until(what, limit, || async {
-                let left = own().await?;
-                Asking(self).is_as_it_was(&of).await?;
-                if left.is_empty() {
-                    return Ok(Some(()));
-                }
-                match left.into_iter().find_map(|row| Some((row.key, row.value.failed?))) {
-                    Some((key, error)) => Err(ProcessorError::RowFailed { build: build.clone(), key, error }),
-                    None => Ok(None),
-                }
-            })
-            .await
+        Asking(self).rebuild_keys(keys, limit).await
     }
 
     /// The same for every key that an event of a tenant touched. Gives how many there were.
@@ -93,5 +55,67 @@ impl Processor {
             self.rebuild_keys(some, limit).await?;
         }
         Ok(keys.len())
+    }
+}
+
+impl<B: Backend> Desk<B> {
+    /// As [`Processor::rebuild_keys`].
+    ///
+    /// # Errors
+    ///
+    /// Likewise.
+    pub async fn rebuild_keys(&self, keys: &[String], limit: Duration) -> Result<(), ProcessorError> {
+        let known = Generations::read(&*self.backend, &self.name).await?;
+        if known.and_then(|known| known.value.kept_as) != Some(KeptAs::Rows) {
+            return Err(no_view(&self.name));
+        }
+        Asking(self).rebuild_keys(keys, limit).await
+    }
+}
+
+fn no_view(processor: &str) -> ProcessorError {
+    let why = "is no keyed view: its rows cannot be told apart, rebuild all of it";
+    ProcessorError::NotRebuildable { processor: processor.to_owned(), why }
+}
+
+impl<A: Asker> Asking<'_, A> {
+    async fn rebuild_keys(&self, keys: &[String], limit: Duration) -> Result<(), ProcessorError> {
+        let (backend, of) = (self.0.backend(), self.asked_of().await?);
+        let build = of.build.clone();
+        let (table, keys) = (afresh(&build), keys.iter().collect::<BTreeSet<_>>());
+        // What was asked of other keys is not looked at: it may be of another version, or damaged.
+        let own = async || -> Result<Vec<Row<Afresh>>, StoreError> {
+            let stored = table.stored(backend).await?.into_iter();
+            stored.filter(|row| keys.contains(&row.key)).map(|row| table.decode(row)).collect()
+        };
+        let known = own().await?;
+        let mut requests = Vec::with_capacity(keys.len());
+        for &key in &keys {
+            if parked::one(backend, &build, key).await?.is_some() {
+                return Err(ProcessorError::Parked { build, key: key.clone() });
+            }
+            let known = known.iter().find(|row| row.key == *key);
+            if known.is_none_or(|row| row.value.failed.is_some()) {
+                let rev = known.map_or(0, |row| row.rev);
+                requests.push(table.put(&Row { key: key.clone(), rev, value: Afresh::default() })?);
+            }
+        }
+        if let Some(at) = parked::ask(backend, &build, requests).await? {
+            return Err(ProcessorError::Asked { build, key: at.key });
+        }
+        self.0.wake();
+        let what = format!("rebuilding {} rows of {build}", keys.len());
+        self.until(what, limit, || async {
+            let left = own().await?;
+            self.is_as_it_was(&of).await?;
+            if left.is_empty() {
+                return Ok(Some(()));
+            }
+            match left.into_iter().find_map(|row| Some((row.key, row.value.failed?))) {
+                Some((key, error)) => Err(ProcessorError::RowFailed { build: build.clone(), key, error }),
+                None => Ok(None),
+            }
+        })
+        .await
     }
 }

@@ -11,6 +11,8 @@ mod keys;
 mod portions;
 mod prepare;
 mod protocol;
+mod rebuilds;
+mod seen;
 mod set_back;
 mod versions;
 
@@ -23,5 +25,6 @@ pub(crate) use self::portions::PORTION;
 pub(crate) use self::portions::{Portions, empty, in_table};
 pub(crate) use self::prepare::{is_of_its_kind, point, prepare, schema_obstacle};
 pub(crate) use self::protocol::expire;
+pub use self::rebuilds::RebuildStep;
 pub(crate) use self::set_back::{finish_set_back, one_share};
 pub use self::versions::VersionStatus;

@@ -131,6 +131,11 @@ impl BuildRows {
         }
     }
 
+    /// What a step would lead to.
+    pub(super) fn after(&self, known: &Generations, change: Change) -> Result<Generations, ProcessorError> {
+        known.apply(change).map_err(|refused| self.refused(refused, known.current))
+    }
+
     /// Takes one step: again on what is there then, if another node was faster.
     async fn update(
         &self,
@@ -215,9 +220,7 @@ impl BuildRows {
         for generation in read.into_iter().chain([to]) {
             rows.push(codes().put(&made_by(&*self.backend, &self.build(generation)).await?)?);
         }
-        if self.is_older(to).await? {
-            return Err(ProcessorError::OlderCode { build: self.build(to) });
-        }
+        self.is_made_by_newest(to).await?;
         Ok(rows)
     }
 
@@ -331,18 +334,23 @@ impl BuildRows {
         Ok(!rolled_back || lives(code, &self.name, &cluster::alive(&*self.backend).await?, now))
     }
 
+    /// That no older program makes a build than the one that queries read.
+    pub(super) async fn is_made_by_newest(&self, to: Generation) -> Result<(), ProcessorError> {
+        match self.is_older(to).await? {
+            true => Err(ProcessorError::OlderCode { build: self.build(to) }),
+            false => Ok(()),
+        }
+    }
+
     /// From now on no node works on the build that is read. Gives it.
     async fn freeze(&self, to: Generation, by: Uuid) -> Result<Build, ProcessorError> {
-        let refused = || ProcessorError::OlderCode { build: self.build(to) };
         // Asked before as well, if the store answers: to freeze it stops the one that is read.
-        if self.is_older(to).await.unwrap_or_default() {
-            return Err(refused());
+        if let Err(older @ ProcessorError::OlderCode { .. }) = self.is_made_by_newest(to).await {
+            return Err(older);
         }
         let frozen = self.take(to, by, false).await?;
         // Whoever takes one of them over after this is found by the commit of the switch.
-        if self.is_older(to).await? {
-            return Err(refused());
-        }
+        self.is_made_by_newest(to).await?;
         let current = self.build(frozen.current);
         // A worker on it finds that out with its next flush, which fails.
         self.interrupt_all(&current).await?;

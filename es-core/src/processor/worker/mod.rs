@@ -36,6 +36,7 @@ pub(crate) use self::readiness::Readiness;
 pub(crate) use self::rename::{follow, has_shares, name_obstacle, other_name, prepare_named};
 pub use self::reset::Reset;
 pub(crate) use self::reset::ResetRequest;
+pub(crate) use self::shown::halted;
 use self::sight::Observer;
 pub(crate) use self::start::{alive_during, left_out, others, start, wanted_by_any};
 pub(crate) use self::take_over::{

@@ -155,7 +155,7 @@ impl Coordinator {
 }
 
 /// What the node that works on a range has halted at.
-fn halted(share: &Share<Checkpoint>) -> Option<ProcessorState> {
+pub(crate) fn halted(share: &Share<Checkpoint>) -> Option<ProcessorState> {
     let halt = share.progress.halt.as_ref()?;
     Some(ProcessorState::Halted { since: halt.since, error: halt.error.clone() })
 }
