@@ -2,6 +2,8 @@
 //!
 //! Classes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 
+use std::fmt;
+
 use es_core::store::StoreError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
@@ -69,7 +71,10 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
             _ => StoreError::transient(what, error),
         };
     };
-    if is_read_only(found) || matches!(found.code(), RENAMED | OTHER_HISTORY) {
+    if is_read_only(found) {
+        return StoreError::transient(what, NotWriting(error));
+    }
+    if matches!(found.code(), RENAMED | OTHER_HISTORY) {
         return StoreError::transient(what, error);
     }
     let advice = match (class(found), found.code()) {
@@ -89,6 +94,25 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
         _ => return StoreError::transient(what, error),
     };
     StoreError::misuse(format!("{what}: {}; {advice}", found.message()))
+}
+
+/// A server that takes no writes now.
+#[derive(Debug)]
+struct NotWriting(sqlx::Error);
+
+impl fmt::Display for NotWriting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the server takes no writes: it is a standby, or it, the database or the account was made read-only \
+             (`default_transaction_read_only`)",
+        )
+    }
+}
+
+impl std::error::Error for NotWriting {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
 }
 
 /// Whether a connection is not to be used again after this.

@@ -66,6 +66,12 @@ impl<B: Backend> Desk<B> {
         Ok(Self { backend: Arc::new(backend), name: name.to_owned() })
     }
 
+    /// Its stored name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// As [`Processor::parked`](super::Processor::parked).
     ///
     /// # Errors

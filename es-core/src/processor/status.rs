@@ -67,11 +67,16 @@ impl ProcessorStatus {
         }
     }
 
-    /// What is in the way of what was asked, in parentheses; empty if it is at work.
-    pub(crate) fn in_the_way(&self) -> String {
+    /// Why nothing is done now, in words: also that no node works on it. `None` if it is at work.
+    pub(crate) fn obstacle(&self) -> Option<String> {
         let unowned = self.ranges.iter().all(|range| range.owner.is_none());
         let nobody = || unowned.then(|| "no node works on it: start one that does".to_owned());
-        self.why_not().or_else(nobody).map(|why| format!(" ({why})")).unwrap_or_default()
+        self.why_not().or_else(nobody)
+    }
+
+    /// The same in parentheses; empty if it is at work.
+    pub(crate) fn in_the_way(&self) -> String {
+        self.obstacle().map(|why| format!(" ({why})")).unwrap_or_default()
     }
 }
 

@@ -82,17 +82,25 @@ pub fn positions(positions: &[Position]) -> Result<Vec<Position>, LimitError> {
     Ok(positions)
 }
 
+/// The payload of an event of this type: also one that takes the place of another.
+///
+/// # Errors
+///
+/// [`LimitError`] if it is too large, or as JSON too deep.
+pub fn payload(name: &str, codec: &str, data: &[u8]) -> Result<(), LimitError> {
+    size("payload", data.len(), MAX_PAYLOAD, "bytes", || name.to_owned())?;
+    if codec == crate::codec::JSON { json_depth(name, data) } else { Ok(()) }
+}
+
 fn event(event: &NewEvent) -> Result<(), LimitError> {
     stored_name("event type", &event.name)?;
     if event.id.is_nil() {
         let why = "is the nil UUID; take one from the app's ids";
         return Err(LimitError::Invalid { field: "event id", value: event.id.to_string(), why });
     }
-    size("payload", event.data.len(), MAX_PAYLOAD, "bytes", || event.name.to_string())?;
+    payload(&event.name, &event.codec, &event.data)?;
     size("event", event.tags.len(), MAX_TAGS, "tags", || event.name.to_string())?;
-    if event.codec == crate::codec::JSON {
-        json_depth(&event.name, &event.data)?;
-    } else {
+    if event.codec != crate::codec::JSON {
         stored_name("codec", &event.codec)?;
     }
     if !event.metadata.is_plain() {

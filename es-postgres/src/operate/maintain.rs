@@ -3,13 +3,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use es_core::store::{Position, StoreError, StreamId, Version};
+use es_core::codec::JSON;
+use es_core::limits::MAX_PAYLOAD;
+use es_core::store::{Position, StoreError, StreamId, Version, check};
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
 use sqlx::{Connection as _, Row as _};
 
 use crate::readers::PgQuery;
 use crate::row::{number, signed};
 use crate::{PgBackend, connect, error};
+
+/// The type of an event and its codec.
+const KIND: &str = "select t.name, t.codec from event_types t where t.type_id = (
+    select coalesce(
+        (select e.type_id from events e where e.stream_id = s.stream_id and e.version = $2),
+        (select a.type_id from archived_streams a where a.stream_id = s.stream_id and a.version = $2))
+    from streams s where s.name = $1)";
 
 /// What an archive would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -174,9 +183,19 @@ impl PgBackend {
         data: Bytes,
         needed: bool,
     ) -> Result<(), StoreError> {
+        let what = "redacting an event";
+        // What is too large the server refuses itself.
+        if data.len() <= MAX_PAYLOAD {
+            let kind = sqlx::query(KIND).bind(stream.as_str().to_owned()).bind(signed(version.0));
+            let rows = self.maintain(what, kind).await?;
+            // What has left the log is taken for JSON, as nearly all is.
+            let known = rows.first().map(|row| (row.get_unchecked(0), row.get_unchecked(1)));
+            let (name, codec) = known.unwrap_or(("event", JSON));
+            check::payload(name, codec, &data)?;
+        }
         let query = sqlx::query("select redact($1, $2, $3, $4)").bind(stream.as_str().to_owned());
         let query = query.bind(signed(version.0)).bind(data.to_vec()).bind(needed);
-        self.maintain("redacting an event", query).await.map(drop)
+        self.maintain(what, query).await.map(drop)
     }
 
     /// A connection of its own: maintenance takes as long as it takes, and if its future is dropped, the server rolls

@@ -16,18 +16,18 @@ use crate::cli::run;
 use crate::shop::{event, open, stream as named};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Deposited {
-    amount: i64,
+pub(crate) struct Deposited {
+    pub(crate) amount: i64,
 }
 
 #[derive(Event, Clone, Debug)]
 #[event(prefix = "account")]
-enum AccountEvent {
+pub(crate) enum AccountEvent {
     Deposited(Deposited),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Never;
+pub(crate) struct Never;
 
 impl fmt::Display for Never {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,8 +39,8 @@ impl std::error::Error for Never {}
 
 #[derive(Aggregate, Clone, Debug, Default, Serialize, Deserialize)]
 #[aggregate(id = String, event = AccountEvent, error = Never, snapshots = SnapshotPolicy::on_request)]
-struct Account {
-    balance: i64,
+pub(crate) struct Account {
+    pub(crate) balance: i64,
 }
 
 impl Apply for Account {
@@ -52,8 +52,8 @@ impl Apply for Account {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Deposit {
-    amount: i64,
+pub(crate) struct Deposit {
+    pub(crate) amount: i64,
 }
 
 #[commands]
@@ -93,7 +93,7 @@ async fn an_account_that_has_left_is_loaded_from_its_snapshot_or_not_at_all() {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Balance(i64);
+pub(crate) struct Balance(pub(crate) i64);
 
 #[view(name = "balance", key = String)]
 impl Balance {

@@ -12,7 +12,7 @@ use es_postgres::{PgBackend, PgOptions};
 use crate::shop::{append, as_role, open, stream, write};
 
 /// Roles belong to the whole server, so each test takes a schema of its own.
-async fn store() -> (Database, String) {
+pub(crate) async fn store() -> (Database, String) {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let schema = format!("es_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let database = es_postgres::testing::database().await;

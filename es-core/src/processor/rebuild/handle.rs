@@ -73,6 +73,8 @@ pub struct Progress {
     pub left: Option<Duration>,
     /// What it is doing, as far as this node knows.
     pub state: ProcessorState,
+    /// Why nothing is done of it now, in words; `None` if it is at work.
+    pub why_not: Option<String>,
 }
 
 impl Progress {
@@ -165,8 +167,9 @@ impl Rebuild {
             return Err(ProcessorError::Dropped { build: self.build.clone() });
         }
         let done = self.builds.reached(&self.build).await?;
-        let state = self.seen.status(&*self.builds.backend, &self.build).await?.state;
-        Ok(Progress { generation: self.build.generation, done, total, per_second: 0.0, left: None, state })
+        let status = self.seen.status(&*self.builds.backend, &self.build).await?;
+        let (generation, why_not) = (self.build.generation, status.obstacle());
+        Ok(Progress { generation, done, total, per_second: 0.0, left: None, state: status.state, why_not })
     }
 
     /// Until it is nearly as far as the log. A store that does not answer now is asked again.

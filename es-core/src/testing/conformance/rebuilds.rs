@@ -19,7 +19,10 @@ use super::reading::balance;
 use super::readside::Balance;
 use super::{LIMIT, Subject, settle, start, store};
 use crate::event::Event as _;
-use crate::processor::{Processor, ProcessorError, ProcessorState, Progress, Rebuild, RebuildOptions};
+use crate::processor::{
+    Desk, KnownBuilds, Processor, ProcessorError, ProcessorState, Progress, Rebuild, RebuildOptions,
+    RebuildStep,
+};
 use crate::projection::{OnFailure, Project, Projection};
 use crate::store::{Backend, Commit, EventFilter, Position, RecordedEvent, RowWrite};
 use crate::{App, BoxError, ErrorKind};
@@ -493,14 +496,7 @@ pub async fn rows_of_some_keys_are_built_anew_while_others_go_on<S: Subject + 's
     settle(&app).await;
     // Somebody has broken two rows by hand; one of them is asked for.
     for key in ["0", "1"] {
-        let row = store.row("balance/1", key).await.expect("there");
-        let broken = RowWrite {
-            table: "balance/1~1".into(),
-            key: key.to_owned(),
-            rev: row.rev,
-            row: Some(r#"{"amount":999,"n_payments":1}"#.into()),
-        };
-        store.commit(Commit { rows: vec![broken], ..Commit::default() }).await.expect("nobody writes it now");
+        break_row::<S>(&store, "balance/1~1", key).await;
     }
     let views = processor::<Balance>(&app);
     patient!(views.rebuild_keys(&["0".to_owned(), "none".to_owned()], LIMIT)).expect("it is a view");
@@ -712,4 +708,145 @@ async fn pay_in_build<S: Subject>(world: &World<S>, generation: u32, key: &str, 
             return;
         }
     }
+}
+
+/// Somebody breaks a row of a view by hand.
+async fn break_row<S: Subject>(store: &Store<S>, table: &str, key: &str) {
+    let rev = store.row(table, key).await.expect("there").rev;
+    let row = Some(r#"{"amount":999,"n_payments":1}"#.into());
+    let broken = RowWrite { table: table.to_owned().into(), key: key.to_owned(), rev, row };
+    store.commit(Commit { rows: vec![broken], ..Commit::default() }).await.expect("nobody writes it now");
+}
+
+/// E40
+pub async fn a_tool_without_the_code_rebuilds_a_view<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
+    for i in 0..12 {
+        deposit::<S>(&store, i % 3, 10).await;
+    }
+    settle(&app).await;
+    break_row::<S>(&store, "balance/1~1", "0").await;
+    let desk = patient!(Desk::of(store.0.clone(), "balance/1")).expect("it has run");
+    let none = patient!(desk.would(RebuildStep::Switch)).expect_err("nothing is being built");
+    assert!(matches!(none, ProcessorError::NoRebuild { .. }), "{none}");
+    let none = patient!(desk.would(RebuildStep::RollBack)).expect_err("there is nothing to go back to");
+    assert!(matches!(none, ProcessorError::NoOlder { .. }), "{none}");
+    assert_eq!(patient!(desk.would(RebuildStep::Begin)).expect("it can be built"), 2);
+    assert!(patient!(desk.rebuilding()).expect("it is a view").is_none(), "nothing has begun by that");
+
+    let rebuild = patient!(desk.rebuild_online(RebuildOptions::default())).expect("it can be built");
+    assert_eq!(rebuild.generation(), 2);
+    assert_eq!(patient!(desk.would(RebuildStep::Begin)).expect("it goes on with that"), 2);
+    patient!(rebuild.caught_up(LIMIT)).expect("the node builds it");
+    let report = loop {
+        let report = patient!(rebuild.report(3)).expect("both are there");
+        if report.old == report.new && report.new.0 >= 12 {
+            break report;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(report.differences.iter().map(|one| one.changed).sum::<u64>(), 1, "{report:?}");
+    assert_eq!(balance(&app, "0").await.expect("there").amount, 999, "what is read has not changed");
+    assert_eq!(patient!(desk.would(RebuildStep::Switch)).expect("it has caught up"), 2);
+    patient!(rebuild.switch()).expect("it has caught up");
+    assert_eq!(balance(&app, "0").await.expect("there").amount, 40);
+
+    let KnownBuilds { current, previous, reached, head, .. } =
+        patient!(desk.builds()).expect("they are there");
+    assert_eq!((current, previous, head), (2, Some(1), Position(12)));
+    assert_eq!(reached, BTreeMap::from([(1, Position(12)), (2, Position(12))]));
+    for refused in [
+        patient!(desk.would(RebuildStep::Begin)).map(drop),
+        patient!(desk.rebuild_online(RebuildOptions::default())).map(drop),
+    ] {
+        let refused = refused.expect_err("an older one is kept");
+        assert!(matches!(refused, ProcessorError::OlderKept { .. }), "{refused}");
+    }
+    patient!(desk.roll_back()).expect("the old one is there");
+    assert_eq!(balance(&app, "0").await.expect("there").amount, 999);
+    patient!(desk.rebuild_keys(&["0".to_owned()], LIMIT)).expect("it is a view");
+    assert_eq!(balance(&app, "0").await.expect("there").amount, 40, "also one row alone is built anew");
+    assert_eq!(patient!(desk.would(RebuildStep::DropPrevious)).expect("it is kept"), 2);
+    while patient!(desk.drop_previous()).expect("it is not read") {}
+
+    let rebuild = patient!(desk.rebuild_online(RebuildOptions::default())).expect("none is kept");
+    assert_eq!(patient!(desk.would(RebuildStep::Abort)).expect("it is under way"), rebuild.generation());
+    patient!(rebuild.abort()).expect("it is not read");
+    assert!(patient!(desk.rebuilding()).expect("it is a view").is_none());
+    deposit::<S>(&store, 0, 1).await;
+    settle_current(&app, &store).await;
+    assert_eq!(balance(&app, "0").await.expect("there").amount, 41);
+}
+
+/// E40
+pub async fn a_tool_without_the_code_goes_on_with_tables_and_makes_none<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let app = start(|| App::on(store.0.clone()).projection(PaidIn::<S>::default())).await;
+    for i in 0..6 {
+        deposit::<S>(&store, i % 3, 10).await;
+    }
+    settle(&app).await;
+    let desk = patient!(Desk::of(store.0.clone(), "paid/1")).expect("it has run");
+    for refused in [
+        patient!(desk.would(RebuildStep::Begin)).map(drop),
+        patient!(desk.rebuild_online(RebuildOptions::default())).map(drop),
+        patient!(desk.rebuild_keys(&["0".to_owned()], LIMIT)),
+    ] {
+        let refused = refused.expect_err("it has tables");
+        assert!(matches!(refused, ProcessorError::NotRebuildable { .. }), "{refused}");
+    }
+    let known = patient!(desk.builds()).expect("they are there");
+    assert_eq!((known.current, known.building), (1, None), "nothing has begun");
+
+    let begun = begun::<PaidIn<S>>(&app, RebuildOptions::default()).await;
+    let rebuild = patient!(desk.rebuild_online(RebuildOptions::default())).expect("it goes on with that");
+    assert_eq!(rebuild.generation(), begun.generation());
+    patient!(rebuild.caught_up(LIMIT)).expect("the node builds it");
+    let refused = patient!(rebuild.report(3)).expect_err("tables are compared by code");
+    assert!(matches!(refused, ProcessorError::NotRebuildable { .. }), "{refused}");
+    patient!(rebuild.switch()).expect("it has caught up");
+    deposit::<S>(&store, 0, 1).await;
+    settle_current(&app, &store).await;
+    assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await);
+    patient!(desk.roll_back()).expect("the old one is there");
+    while patient!(desk.drop_previous()).expect("it is not read") {}
+    deposit::<S>(&store, 0, 1).await;
+    settle_current(&app, &store).await;
+    assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await);
+    let known = patient!(desk.builds()).expect("they are there");
+    assert_eq!((known.current, known.previous, known.leaving), (1, None, Vec::new()));
+}
+
+/// E40
+pub async fn a_tool_without_the_code_says_what_a_rebuild_waits_for<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let wiring = || App::on(store.0.clone()).view::<Balance>();
+    let app = start(wiring).await;
+    deposit::<S>(&store, 0, 1).await;
+    settle(&app).await;
+    let desk = patient!(Desk::of(store.0.clone(), "balance/1")).expect("it has run");
+    patient!(desk.pause()).expect("the store takes it");
+    let rebuild = patient!(desk.rebuild_online(RebuildOptions::default())).expect("it can be built");
+    let first = async || {
+        let look = async || rebuild.progress().boxed().next().await.expect("it is looked at");
+        patient!(look()).expect("it is there")
+    };
+    let paused = first().await;
+    assert!(matches!(paused.state, ProcessorState::Paused { .. }), "{paused:?}");
+    assert!(paused.why_not.is_some_and(|why| why.contains("it is paused")));
+    // It may be over later, as an outage of the store may.
+    let refused = loop {
+        match desk.would(RebuildStep::Switch).await.expect_err("it waits") {
+            ProcessorError::Store(_) => tokio::task::yield_now().await,
+            refused => break refused,
+        }
+    };
+    assert!(matches!(refused, ProcessorError::NotCaughtUp { .. }), "{refused}");
+    app.shutdown(LIMIT).await;
+    patient!(desk.resume()).expect("the store takes it");
+    assert!(first().await.why_not.is_some_and(|why| why.contains("no node works on it")));
+    let _app = start(wiring).await;
+    patient!(rebuild.caught_up(LIMIT)).expect("the node builds it");
+    patient!(rebuild.switch()).expect("it has caught up");
 }

@@ -299,6 +299,9 @@ macro_rules! __conformance_and_the_rest {
                 what_helps_a_rebuild_that_is_halted_is_told_on_every_node
                 a_lenient_rebuild_parks_what_fails
                 what_cannot_be_switched_to_is_refused
+                a_tool_without_the_code_rebuilds_a_view
+                a_tool_without_the_code_goes_on_with_tables_and_makes_none
+                a_tool_without_the_code_says_what_a_rebuild_waits_for
                 rebuilt_online_equals_built_step_by_step
                 rows_of_some_keys_are_built_anew_while_others_go_on
                 a_row_that_fails_keeps_no_other_from_being_rebuilt

@@ -173,6 +173,103 @@ pub(crate) enum Command {
         /// Its stored name
         processor: String,
     },
+    /// Begin to rebuild a projection beside the one that queries read, or go on with it
+    ///
+    /// The nodes that run it build it. Nothing changes for queries before `switch`. Tables of a projection are made by its
+    /// code: of such a one the program begins it, and the other verbs do the rest.
+    Rebuild {
+        /// Its stored name
+        processor: String,
+        /// Treat events that fail as the projection says, and do not halt at them
+        #[arg(long)]
+        lenient: bool,
+        /// Handle also what was skipped or discarded before
+        #[arg(long)]
+        repeat_skips: bool,
+        /// Say what would begin, or why nothing can; exit with 1 then. Nothing is changed
+        #[arg(long)]
+        dry_run: bool,
+        /// How long to follow it, in seconds
+        #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+        wait: u64,
+    },
+    /// Show how far the rebuild of a projection is; exit with 1 if it is not as far as the log
+    Progress {
+        /// Its stored name
+        processor: String,
+        /// How long to follow it, in seconds; less if it is halted
+        #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+        wait: u64,
+    },
+    /// Compare the rows of a rebuild with those that queries read
+    Report {
+        /// Its stored name
+        processor: String,
+        /// How many rows of each table are shown
+        #[arg(long, default_value_t = 10, value_name = "NUMBER")]
+        samples: usize,
+    },
+    /// Have queries read the rebuild of a projection from now on
+    ///
+    /// What they read before is kept up to date: `roll-back` goes back to it, `drop-previous` ends that.
+    Switch {
+        #[command(flatten)]
+        of: Reversible,
+    },
+    /// Have queries read again what they read before the switch
+    RollBack {
+        #[command(flatten)]
+        of: Reversible,
+    },
+    /// Give up the rebuild of a projection: what was built goes
+    Abort {
+        #[command(flatten)]
+        of: Final,
+    },
+    /// Drop what queries read before the switch: there is no way back then
+    DropPrevious {
+        #[command(flatten)]
+        of: Final,
+    },
+    /// Rebuild the rows of some keys of a view, and wait for that
+    ///
+    /// A node that runs the view does it. If none has done it in time, the request stands.
+    RebuildKeys {
+        /// Its stored name
+        processor: String,
+        /// The keys
+        #[arg(required = true)]
+        keys: Vec<String>,
+        /// List those of them that are parked and so in the way; exit with 1 if any is. Nothing is changed
+        #[arg(long)]
+        dry_run: bool,
+        /// How long to wait, in seconds
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        wait: u64,
+    },
+}
+
+/// A step that there is a way back from.
+#[derive(Debug, Args)]
+pub(crate) struct Reversible {
+    /// The stored name of the projection
+    pub(crate) processor: String,
+    /// Say which generation it is about, or why it is refused; exit with 1 then. Nothing is changed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// A step that there is no way back from.
+#[derive(Debug, Args)]
+pub(crate) struct Final {
+    /// The stored name of the projection
+    pub(crate) processor: String,
+    /// Say which generation would go, or why none can; exit with 1 then. Nothing is changed
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+    /// Do it: it cannot be undone
+    #[arg(long, required_unless_present = "dry_run")]
+    pub(crate) yes: bool,
 }
 
 /// Which parked sequences.

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod processor;
+mod rebuild;
 mod run;
 
 use std::io::{self, Write as _};

@@ -1,5 +1,6 @@
 //! What is asked of one processor.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -76,19 +77,29 @@ fn filter(which: &Which) -> ParkedFilter {
 
 /// The sequences that would be asked for.
 async fn meant(desk: &Desk<PgBackend>, which: &Which) -> Result<Vec<ParkedSequence>, Failed> {
-    let (filter, mut meant, mut after) = (filter(which), Vec::new(), None::<String>);
+    let filter = filter(which);
+    parked(desk, |sequence| match &which.key {
+        Some(key) => sequence.key == *key,
+        None => filter.matches(sequence),
+    })
+    .await
+}
+
+/// The parked sequences that are meant.
+pub(crate) async fn parked(
+    desk: &Desk<PgBackend>,
+    is_meant: impl Fn(&ParkedSequence) -> bool,
+) -> Result<Vec<ParkedSequence>, Failed> {
+    let (mut meant, mut after) = (Vec::new(), None::<String>);
     loop {
         let page = desk.parked(after.as_deref(), PAGE).await?;
         let Some(last) = page.last() else { return Ok(meant) };
         after = Some(last.key.clone());
-        meant.extend(page.into_iter().filter(|sequence| match &which.key {
-            Some(key) => sequence.key == *key,
-            None => filter.matches(sequence),
-        }));
+        meant.extend(page.into_iter().filter(|sequence| is_meant(sequence)));
     }
 }
 
-fn listed(sequences: &[ParkedSequence]) -> Answer {
+pub(crate) fn listed(sequences: &[ParkedSequence]) -> Answer {
     let (mut lines, mut fields) = (String::new(), Vec::new());
     for one in sequences {
         writeln!(
@@ -116,15 +127,20 @@ fn shown(one: &ParkedSequence) -> Value {
 }
 
 fn builds(known: &KnownBuilds) -> Answer {
-    let KnownBuilds { current, building, previous, leaving, paused, .. } = known;
-    let mut lines = format!("current   generation {current}\n");
+    let KnownBuilds { current, building, previous, leaving, reached, head, paused, .. } = known;
+    let mut lines = String::new();
     let mut line = |what: &str, of: String| {
         writeln!(lines, "{what:<9} {of}").expect("writing to a string");
     };
+    let at = |generation| match reached.get(generation) {
+        Some(at) => format!("generation {generation} at {} of {}", at.0, head.0),
+        None => format!("generation {generation}"),
+    };
+    line("current", at(current));
     if let Some((generation, since)) = building {
-        line("building", format!("generation {generation} since {since}"));
+        line("building", format!("{} since {since}", at(generation)));
     }
-    previous.iter().for_each(|generation| line("previous", format!("generation {generation}")));
+    previous.iter().for_each(|generation| line("previous", at(generation)));
     leaving.iter().for_each(|generation| line("leaving", format!("generation {generation}")));
     if let Some(since) = paused {
         line("paused", format!("since {since}"));
@@ -136,6 +152,8 @@ fn builds(known: &KnownBuilds) -> Answer {
         "building": building,
         "previous": previous,
         "leaving": leaving,
+        "reached": reached.iter().map(|(build, at)| (build.to_string(), at.0)).collect::<BTreeMap<_, _>>(),
+        "head": head.0,
         "paused": paused.map(|since| since.to_string()),
     });
     Answer::data(lines, json!({ "builds": fields }))

@@ -12,7 +12,7 @@ use es_postgres::{Adopt, Finding, Migration, PgBackend, PgOptions, Stats};
 use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, Command};
-use crate::processor;
+use crate::{processor, rebuild};
 
 /// Why it could not be done.
 #[derive(Debug)]
@@ -189,6 +189,16 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, Failed> {
         | Command::Pause { .. }
         | Command::Resume { .. } => {
             return processor::run(connect(options()?).await?, &arguments.command).await;
+        }
+        Command::Rebuild { .. }
+        | Command::Progress { .. }
+        | Command::Report { .. }
+        | Command::Switch { .. }
+        | Command::RollBack { .. }
+        | Command::Abort { .. }
+        | Command::DropPrevious { .. }
+        | Command::RebuildKeys { .. } => {
+            return rebuild::run(connect(options()?).await?, &arguments).await;
         }
     })
 }
