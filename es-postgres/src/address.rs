@@ -58,8 +58,7 @@ impl Address {
         let Url { driver, hosts, target } = Url::parse(url)?;
         let options: PgConnectOptions = driver.parse().ok()?;
         let target = target.unwrap_or(if hosts.len() > 1 { Target::Primary } else { Target::Any });
-        let all = if target == Target::Any && hosts.len() < 2 { Vec::new() } else { hosts };
-        Some(Self { options: options.disable_statement_logging(), hosts: Hosts::new(all, target) })
+        Some(Self { options: options.disable_statement_logging(), hosts: Hosts::new(hosts, target) })
     }
 
     /// The same for a store of its own: pools belong to one.
@@ -121,13 +120,15 @@ impl Address {
         let place = connect::place(&options);
         let reached = async {
             let mut conn = options.connect().await?;
-            let asked = match target {
+            let (asked, why) = match target {
                 Target::Any => return Ok(conn),
-                Target::Primary => "select pg_is_in_recovery()",
-                Target::ReadWrite => "select current_setting('transaction_read_only') = 'on'",
+                Target::Primary => ("select pg_is_in_recovery()", "it is a standby"),
+                Target::ReadWrite => {
+                    ("select current_setting('transaction_read_only') = 'on'", "it does not write")
+                }
             };
             if sqlx::query_scalar(asked).fetch_one(&mut conn).await? {
-                return Err(sqlx::Error::Io(io::Error::other("it does not write")));
+                return Err(sqlx::Error::Io(io::Error::other(why)));
             }
             Ok(conn)
         };
@@ -193,13 +194,15 @@ impl Url {
             Some((user, places)) => (format!("{user}@"), places),
             None => (String::new(), authority),
         };
-        let (mut hosts, mut ports, mut target, mut others) = (Vec::new(), Vec::new(), None, Vec::new());
+        let (mut hosts, mut ports, mut target) = (Vec::new(), Vec::new(), None);
+        let (mut drivers, mut others) = (Vec::new(), Vec::new());
         for place in places.split(',').filter(|place| !place.is_empty()) {
             let (host, port) = host_and_port(place)?;
             hosts.push(host);
             ports.push(port);
         }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            drivers.push(pair);
             match pair.split_once('=') {
                 Some(("host" | "hostaddr", all)) => {
                     hosts = decode(all)?.split(',').map(str::to_owned).collect();
@@ -214,12 +217,15 @@ impl Url {
                         "read-write" => Target::ReadWrite,
                         _ => return None,
                     });
+                    drivers.pop();
                 }
                 _ => others.push(pair.to_owned()),
             }
         }
-        if hosts.len() < 2 && target.is_none() {
-            return Some(Self { driver: url.to_owned(), hosts: Vec::new(), target });
+        if hosts.len() < 2 && target.is_none_or(|target| target == Target::Any) {
+            let driver = format!("{scheme}://{authority}{database}?{}", drivers.join("&"));
+            let driver = if target.is_none() { url.to_owned() } else { driver };
+            return Some(Self { driver, hosts: Vec::new(), target });
         }
         if hosts.is_empty() {
             hosts.push("localhost".to_owned());
@@ -280,6 +286,10 @@ mod tests {
             let parsed = Url::parse(url).unwrap();
             assert_eq!((&*parsed.driver, parsed.hosts), (url, vec![]));
         }
+        let any = "postgres://ada@db:5433/shop?host=%2Ftmp&target_session_attrs=any&port=7";
+        let parsed = Url::parse(any).unwrap();
+        assert_eq!(parsed.hosts, []);
+        assert_eq!(parsed.driver, "postgres://ada@db:5433/shop?host=%2Ftmp&port=7", "it stays where it is");
     }
 
     #[test]

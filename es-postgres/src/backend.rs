@@ -168,7 +168,7 @@ impl PgBackend {
     /// # Errors
     ///
     /// [`StoreError::Misuse`] if the URL, the account, the server or the schema will not do: the text lists what is
-    /// missing. [`StoreError::Transient`] if the server cannot be reached.
+    /// missing. [`StoreError::Transient`] if the server cannot be reached, or is a standby that may be promoted.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::connect_with(PgOptions::new(url)?).await
     }

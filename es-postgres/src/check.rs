@@ -16,6 +16,10 @@ const SETTINGS: &str = "select current_setting('server_version_num')::int, curre
     clock_timestamp()::text, clock_timestamp() > '9999-12-30 22:00:00+00'
     from pg_database d where d.datname = current_database()";
 
+/// Of a server that is not what it was, or not yet what it will be.
+const STANDBY: &str = "the server is a standby, and no server that writes is reachable: connect to the primary, name all \
+                       hosts in the address, or wait until this one is promoted";
+
 /// What the account needs on each table.
 const NEEDED: &[(&str, &[&str])] = &[
     ("store", &["select"]),
@@ -71,7 +75,8 @@ const CALLED: &[&str] = &[
     "forget_witnesses",
 ];
 
-/// Refuses a server that cannot hold a store, and warns of one that may lose what it acknowledged.
+/// Refuses a server that cannot hold a store, or only follows another one, and warns of one that may lose what it
+/// acknowledged.
 pub(crate) async fn server(conn: &mut PgConnection) -> Result<(), StoreError> {
     let server = Server::look(conn).await?;
     for setting in &server.off {
@@ -147,6 +152,8 @@ async fn process(conn: &mut PgConnection) -> Result<i32, sqlx::Error> {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) wrong: Vec<String>,
+    /// Whether it only follows another one: it may be promoted.
+    is_standby: bool,
     /// Settings without which a crash loses what was acknowledged.
     pub(crate) off: Vec<&'static str>,
 }
@@ -164,9 +171,6 @@ impl Server {
         if encoding != "UTF8" {
             wrong.push(format!("the database is encoded in {encoding}: make one with `encoding 'UTF8'`"));
         }
-        if row.get_unchecked(3) {
-            wrong.push("the server is a replica: connect to the primary".to_owned());
-        }
         if row.get_unchecked(8) {
             let clock: &str = row.get_unchecked(7);
             wrong.push(format!(
@@ -175,11 +179,23 @@ impl Server {
         }
         let settings = [(4, "fsync"), (5, "synchronous_commit"), (6, "full_page_writes")];
         let off = settings.into_iter().filter(|(i, _)| row.get_unchecked::<&str, _>(*i) == "off");
-        Ok(Self { wrong, off: off.map(|(_, setting)| setting).collect() })
+        Ok(Self { wrong, is_standby: row.get_unchecked(3), off: off.map(|(_, setting)| setting).collect() })
     }
 
     pub(crate) fn refuse(&self) -> Result<(), StoreError> {
-        if self.wrong.is_empty() { Ok(()) } else { Err(StoreError::misuse(self.wrong.join("; "))) }
+        if !self.wrong.is_empty() {
+            return Err(StoreError::misuse(self.wrong.join("; ")));
+        }
+        match self.is_standby {
+            true => Err(StoreError::transient(error::CONNECTING, std::io::Error::other(STANDBY))),
+            false => Ok(()),
+        }
+    }
+
+    /// All that keeps it from holding a store now.
+    pub(crate) fn problems(self) -> Vec<String> {
+        let standby = self.is_standby.then(|| STANDBY.to_owned());
+        self.wrong.into_iter().chain(standby).collect()
     }
 }
 

@@ -69,13 +69,10 @@ impl PgOptions {
         let server = check::Server::look(&mut conn).await?;
         let off =
             |setting: &&str| format!("{setting} is off: a crash can take events that were acknowledged");
+        let lossy = server.off.iter().map(off).collect();
         let mut findings = vec![
-            finding("the server and the database can hold a store", server.wrong),
-            Finding {
-                rule: "what is acknowledged is on the disk",
-                problems: server.off.iter().map(off).collect(),
-                harmless: true,
-            },
+            finding("the server and the database can hold a store", server.problems()),
+            Finding { rule: "what is acknowledged is on the disk", problems: lossy, harmless: true },
         ];
         let missing = match schema::pending(&mut conn, &self.schema).await {
             Ok(steps) => {

@@ -24,6 +24,7 @@ mod row_wakes;
 mod rules;
 mod schema;
 mod shown;
+mod standby;
 mod storms;
 mod stuck;
 mod support;
