@@ -30,6 +30,7 @@ mod rows;
 mod schema;
 mod sessions;
 mod snapshot;
+mod spans;
 mod store;
 mod stream_cache;
 mod streams;

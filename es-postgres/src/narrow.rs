@@ -29,6 +29,11 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
+    /// Whether it is for all of it.
+    pub(crate) const fn is_whole(self) -> bool {
+        self.halvings == 0
+    }
+
     /// So much of what would be asked for at most.
     pub(crate) const fn of(self, most: usize) -> usize {
         let part = most >> self.halvings;

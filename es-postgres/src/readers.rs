@@ -16,7 +16,7 @@ use futures::TryStreamExt as _;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres, Row as _, SqlStr};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::address::Address;
 use crate::history::{self, Histories};
@@ -182,6 +182,19 @@ impl Readers {
         Ok(Read { found, ended: true })
     }
 
+    /// A transaction in which all statements see the same. Whoever drops it closes its connection.
+    pub(crate) async fn snapshot(&self, what: &'static str) -> Result<ReadSnapshot<'_>, StoreError> {
+        let begun = async {
+            let permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
+            let mut conn = self.patience.within(self.connect.connect()).await?;
+            let history = self.patience.within(self.histories.meet(&mut conn)).await?;
+            let begin = sqlx::raw_sql("begin isolation level repeatable read read only").execute(&mut conn);
+            self.patience.within(begin).await?;
+            Ok(ReadSnapshot { readers: self, reader: Reader { conn, history }, _permit: permit })
+        };
+        begun.await.map_err(|e| error::store(what, e))
+    }
+
     fn is_current(&self, reader: &Reader) -> bool {
         reader.history == self.histories.changes()
     }
@@ -212,6 +225,29 @@ impl Readers {
     /// One was dead, so the others that were idle meanwhile likely are.
     fn forget(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// One state of the store, read by several statements.
+pub(crate) struct ReadSnapshot<'r> {
+    readers: &'r Readers,
+    reader: Reader,
+    _permit: SemaphorePermit<'r>,
+}
+
+impl ReadSnapshot<'_> {
+    /// All rows of a statement.
+    pub(crate) async fn rows(
+        &mut self,
+        what: &'static str,
+        query: PgQuery,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        let rows = self.readers.patience.within(query.fetch_all(&mut self.reader.conn)).await;
+        if !self.readers.is_current(&self.reader) {
+            let moved = io::Error::other("meanwhile the store has got another history");
+            return Err(StoreError::transient(what, moved));
+        }
+        rows.map_err(|e| error::store(what, e))
     }
 }
 

@@ -10,9 +10,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{Row as _, SqlSafeStr as _};
 use tokio::sync::watch;
 
-use crate::PgBackend;
 use crate::readers::bounded;
 use crate::row::number;
+use crate::{PgBackend, spans};
 
 /// Rows of a name that is hot or not, and so of the first table, or of the one that the name stands for. That one is
 /// looked up in the snapshot that its rows are read from, and may be in the other table: where there is none, this is
@@ -49,11 +49,13 @@ macro_rules! by_key {
 const ROWS: &str = by_key!("rows", "hot_rows");
 const HOT_ROWS: &str = by_key!("hot_rows", "rows");
 const SCAN: &str = from_table!("rows", "hot_rows", "r.key > $2 order by r.key limit $3");
-const SCAN_MANY: &str = "select key, rev, data, span from scan_rows($1, $2, $3, $4)";
 /// Of rows as they are written: by the names of their tables, not by what these stand for.
 const REVISIONS: &str = "select coalesce((select r.rev from rows r where r.tbl = a.tbl and r.key = a.key),
     (select r.rev from hot_rows r where r.tbl = a.tbl and r.key = a.key), 0)
     from unnest($1::text[], $2::text[]) with ordinality a (tbl, key, i) order by a.i";
+
+/// So many rows of several spans are asked for at most, once they are read in parts.
+const WIDEST: usize = 50_000;
 
 impl PgBackend {
     /// Rows after a key, of a table that is not hot.
@@ -130,33 +132,22 @@ impl RowStore for PgBackend {
             return Ok(Vec::new());
         }
         check::bounds(table, spans.iter().flat_map(Span::bounds))?;
-        let end = last_key();
-        let afters: Vec<String> = spans.iter().map(|span| span.after.clone()).collect();
-        let befores: Vec<String> =
-            spans.iter().map(|span| span.before.clone().unwrap_or_else(|| end.clone())).collect();
-        let limits: Vec<i64> = spans.iter().map(|span| most(span.limit)).collect();
-        let query = || {
-            let query = sqlx::query(SCAN_MANY).bind(table.to_owned());
-            query.bind(afters.clone()).bind(befores.clone()).bind(limits.clone())
-        };
-        let mut fillings = vec![Filling::shared(spans.len()); spans.len()];
-        // Each span is read to its end: another one may come behind it.
-        let found = self.0.shared.readers.each("scanning rows", query, |i, found| {
-            if i == 0 {
-                fillings.fill(Filling::shared(spans.len()));
-            }
-            let span = usize::try_from(found.get_unchecked::<i64, _>(3) - 1).unwrap_or(usize::MAX);
-            let row = row(&found);
-            Some((span, fillings.get_mut(span).map(|filling| filling.takes(&row).then_some(row))))
-        });
-        let mut all = vec![Vec::new(); spans.len()];
-        for (span, row) in found.await? {
-            let wrong = || StoreError::Corrupt {
-                what: format!("a scan of {} spans answers for number {span}", spans.len()),
+        let (readers, limits) = (&self.0.shared.readers, spans.iter().map(|span| span.limit.min(MAX_PAGE)));
+        let most = WIDEST.min(limits.sum());
+        loop {
+            let ask = readers.narrow.ask();
+            let read = match ask.is_whole() {
+                true => spans::at_once(readers, table, spans).await,
+                false => spans::in_parts(readers, table, spans, ask.of(most)).await,
             };
-            all.get_mut(span).ok_or_else(wrong)?.extend(row.flatten());
+            match read {
+                Err(error) if readers.narrow.outlasted(ask, most, &error) => {}
+                read => {
+                    readers.narrow.came(ask);
+                    return read;
+                }
+            }
         }
-        Ok(all)
     }
 
     fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {
@@ -164,13 +155,8 @@ impl RowStore for PgBackend {
     }
 }
 
-fn most(limit: usize) -> i64 {
+pub(crate) fn most(limit: usize) -> i64 {
     i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX)
-}
-
-/// Behind every key: longer than a key may be, of the last character there is.
-fn last_key() -> String {
-    String::from_iter([char::MAX; 64])
 }
 
 /// The revisions of the rows that these writes are about, in their order.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use es_core::App;
 use es_core::store::{
-    Commit, EventFilter, EventStore as _, ExpectedVersion, Position, RowStore as _, Transaction as _,
+    Commit, EventFilter, EventStore as _, ExpectedVersion, Position, RowStore as _, Span, Transaction as _,
     Version, read_all,
 };
 use es_core::testing::Log;
@@ -274,6 +274,55 @@ async fn rows_that_outlast_the_statement_timeout_are_read_in_parts() {
     let read = store.scan("v/1", None, 10_000).await.unwrap();
     let keys: Vec<String> = read.into_iter().map(|row| row.key).collect();
     assert_eq!(keys, (0..ROWS).map(|i| format!("{i:04}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_that_outlast_the_statement_timeout_are_read_in_parts_of_one_snapshot() {
+    const ROWS: usize = 300;
+    let (database, store) = fresh().await;
+    let rows = (0..ROWS).map(|i| row_of("v/1", &format!("{i:04}"), 0, Some("1"))).collect();
+    store.commit(Commit { rows, ..Commit::default() }).await.unwrap();
+    let view = "alter table es.rows rename to rows_kept;
+                create view es.rows as select tbl, key, rev, es.slow(data) as data from es.rows_kept";
+    run(database.url(), &format!("{SLOW} {view}")).await;
+    // The first and the last row are always the same.
+    let url = database.url().to_owned();
+    let writer = tokio::spawn(async move {
+        for n in 2.. {
+            let both = format!("update es.rows_kept set data = '{n}' where key in ('0000', '0299')");
+            run(&url, &both).await;
+        }
+    });
+    let store =
+        with(&database, |o| o.with_statement_timeout(Duration::from_millis(400)).with_migrate(false)).await;
+    let span = |after: &str, before: Option<&str>, limit| Span {
+        after: after.to_owned(),
+        before: before.map(str::to_owned),
+        limit,
+    };
+    let spans = [span("", Some("0100"), 1_000), span("0099", None, 150), span("0250", None, 1_000)];
+    let read = store.scan_many("v/1", &spans).await.unwrap();
+    writer.abort();
+    let keys: Vec<Vec<&str>> = read.iter().map(|rows| rows.iter().map(|row| &*row.key).collect()).collect();
+    let names: Vec<String> = (0..ROWS).map(|i| format!("{i:04}")).collect();
+    for (keys, names) in keys.iter().zip([&names[..100], &names[100..250], &names[251..]]) {
+        assert_eq!(keys, names);
+    }
+    assert_eq!(read[0][0].data, read[2].last().unwrap().data);
+}
+
+#[tokio::test]
+async fn events_by_their_positions_that_outlast_the_statement_timeout_are_read_in_parts() {
+    const EVENTS: u64 = 300;
+    let (database, store) = fresh().await;
+    store.commit(append("a", ExpectedVersion::Any, 300)).await.unwrap();
+    slow_log(database.url()).await;
+    let store =
+        with(&database, |o| o.with_statement_timeout(Duration::from_millis(400)).with_migrate(false)).await;
+    let asked: Vec<Position> = (1..=EVENTS).rev().chain([9_999]).map(Position).collect();
+    let read = store.at(&asked).await.unwrap();
+    let positions: Vec<u64> = read.iter().map(|event| event.place().0).collect();
+    assert_eq!(positions, (1..=EVENTS).collect::<Vec<_>>());
 }
 
 #[tokio::test]
