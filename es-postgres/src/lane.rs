@@ -70,7 +70,7 @@ struct Request {
     history: u64,
     reply: oneshot::Sender<Outcome>,
     /// What it takes of the queue; a barrier takes nothing.
-    _place: Option<Place>,
+    place: Option<Place>,
     since: Instant,
 }
 
@@ -111,8 +111,9 @@ impl Lane {
     pub(crate) fn start(shared: Arc<Shared>, connect: Address, room: Room, shown: Writes) -> Self {
         // The room bounds it.
         let (queue, requests) = mpsc::unbounded_channel();
-        let streams = StreamCache::default();
-        let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), streams, shown };
+        let (streams, room_of) = (StreamCache::default(), room.clone());
+        let writer =
+            Writer { shared, connect, conn: None, unsettled: Vec::new(), streams, room: room_of, shown };
         drop(tokio::spawn(writer.serve(requests)));
         Self { requests: queue, room }
     }
@@ -125,7 +126,7 @@ impl Lane {
 
     async fn send(&self, commit: Commit, history: u64, place: Option<Place>) -> Outcome {
         let (reply, outcome) = oneshot::channel();
-        let request = Request { commit, history, reply, _place: place, since: Instant::now() };
+        let request = Request { commit, history, reply, place, since: Instant::now() };
         if self.requests.send(request).is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(Failure::Failed(StoreError::transient("a commit", gone).into()));
@@ -153,6 +154,8 @@ struct Writer {
     /// callers may be gone.
     unsettled: Vec<(Attempt, Position)>,
     streams: StreamCache,
+    /// What waits, and what is being written.
+    room: Room,
     shown: Writes,
 }
 
@@ -179,15 +182,16 @@ impl Writer {
             waiting.extend(received.drain(..));
             waiting.retain(|request| !request.is_abandoned());
             let batch = take(&mut waiting);
-            self.show(&batch, &waiting);
+            self.show(&batch);
             self.write(batch).await;
         }
     }
 
-    fn show(&self, batch: &[Request], waiting: &VecDeque<Request>) {
+    fn show(&self, batch: &[Request]) {
         let events = |request: &Request| request.commit.appends.iter().map(|a| a.events.len()).sum::<usize>();
         self.shown.batch(batch.iter().map(|r| r.since.elapsed()), batch.iter().map(events).sum());
-        self.shown.waiting(waiting.len(), waiting.iter().map(|request| batch::size(&request.commit)).sum());
+        let waiting = self.room.beside(batch.iter().filter_map(|request| request.place.as_ref()));
+        self.shown.waiting(waiting.requests, waiting.bytes);
     }
 
     /// The connection, after whatever an earlier one has left unanswered has ended: a barrier waits for that too.

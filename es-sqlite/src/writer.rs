@@ -40,7 +40,7 @@ struct Request {
     commit: Commit,
     reply: oneshot::Sender<Result<Committed, CommitError>>,
     /// What it takes of the queue; who only waits for the others takes nothing.
-    _place: Option<Place>,
+    place: Option<Place>,
     since: Instant,
 }
 
@@ -330,7 +330,7 @@ impl Batcher {
     pub(crate) fn start(shared: Arc<Shared>, room: Room) -> Self {
         // The room bounds it.
         let (sender, requests) = mpsc::unbounded_channel();
-        drop(tokio::spawn(write(shared.clone(), requests)));
+        drop(tokio::spawn(write(shared.clone(), room.clone(), requests)));
         Self { shared, requests: sender, room }
     }
 
@@ -349,8 +349,7 @@ impl Batcher {
     async fn send(&self, commit: Commit, place: Option<Place>) -> Result<Committed, CommitError> {
         let attempt = Attempt::of(commit.attempt, &commit);
         let (reply, outcome) = oneshot::channel();
-        let request =
-            Request { caller: Caller::current(), commit, reply, _place: place, since: Instant::now() };
+        let request = Request { caller: Caller::current(), commit, reply, place, since: Instant::now() };
         if self.requests.send(request).is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(StoreError::transient("a commit", gone).into());
@@ -359,7 +358,7 @@ impl Batcher {
     }
 }
 
-async fn write(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiver<Request>) {
+async fn write(shared: Arc<Shared>, room: Room, mut requests: mpsc::UnboundedReceiver<Request>) {
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
     loop {
@@ -377,12 +376,10 @@ async fn write(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiver<Reques
         waiting.retain(|request| !request.reply.is_closed());
         let batch: Vec<Request> = take(&mut waiting).collect();
         SHOWN.batch(batch.iter().map(|r| r.since.elapsed()), batch.iter().map(|r| r.events().count()).sum());
-        SHOWN.waiting(
-            waiting.len(),
-            waiting.iter().flat_map(Request::events).map(|event| event.data.len()).sum(),
-        );
+        let left = room.beside(batch.iter().filter_map(|request| request.place.as_ref()));
+        SHOWN.waiting(left.requests, left.bytes);
         let (commits, replies): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|r| (r.commit, (r.reply, r._place))).unzip();
+            batch.into_iter().map(|r| (r.commit, (r.reply, r.place))).unzip();
         let outcomes = match locked {
             Ok(_) if commits.is_empty() => continue,
             Ok(mut writing) => {

@@ -1,5 +1,6 @@
 //! How much may wait for a store: so many requests, and so many bytes. Who finds no room is told at once.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,6 +77,15 @@ impl Room {
     pub fn taken(&self) -> Busy {
         *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The same beside some of its places, which are being written: what still waits.
+    #[must_use]
+    pub fn beside(&self, places: impl IntoIterator<Item: Borrow<Place>>) -> Busy {
+        places.into_iter().fold(self.taken(), |left, place| Busy {
+            requests: left.requests.saturating_sub(1),
+            bytes: left.bytes.saturating_sub(place.borrow().bytes),
+        })
+    }
 }
 
 impl Drop for Place {
@@ -126,6 +136,16 @@ mod tests {
         drop(one);
         let _three = room.take(&of(1)).unwrap();
         assert_eq!(room.taken().requests, 2);
+    }
+
+    #[test]
+    fn what_waits_is_what_is_taken_beside_what_is_being_written() {
+        let room = Room::new(5, usize::MAX);
+        let places: Vec<Place> = [1, 20, 300].map(|bytes| room.take(&of(bytes)).unwrap()).into();
+        let waiting = room.beside(&places[..2]);
+        assert_eq!((waiting.requests, waiting.bytes), (1, weight(&of(300))));
+        assert_eq!(room.beside([&places[0]; 0]), room.taken());
+        assert_eq!(room.beside(&places), Busy { requests: 0, bytes: 0 });
     }
 
     #[test]
