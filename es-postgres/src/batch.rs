@@ -1,6 +1,7 @@
 //! A batch of requests as the arguments of `append`, and its answer as outcomes.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use es_core::store::{
@@ -537,6 +538,12 @@ impl Pending {
         }
         Ok(Answer::Written(outcomes, Position(end)))
     }
+}
+
+/// For how long `append` has waited for the gate, if it needed it. What was said in a transaction is empty in the next one.
+pub(crate) fn waited(row: &PgRow) -> Option<Duration> {
+    let micros = row.try_get::<Option<String>, _>("waited").ok()??;
+    micros.parse().ok().map(Duration::from_micros)
 }
 
 /// What a commit of a batch is called: by its own name, if it has one.

@@ -40,11 +40,11 @@ const REACH: u64 = 100_000;
 const TRIES: u32 = 5;
 
 /// Appends alone.
-const APPEND: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+const APPEND: &str = "select *, current_setting('es.waited', true) as waited from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
                       lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, type_codecs => $21)
                       where same_history($22)";
 /// And everything else.
-const APPEND_ALL: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+const APPEND_ALL: &str = "select *, current_setting('es.waited', true) as waited from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
                           $16, $23, $24, $25::jsonb, $26::jsonb, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, \
                           lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, \
                           type_codecs => $21) where same_history($22)";
@@ -336,6 +336,8 @@ impl Writer {
             }
         }
         let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error, head };
+        let waited = answered.as_ref().ok().and_then(batch::waited);
+        waited.into_iter().for_each(|waited| self.shown.turn(waited));
         let answer = pending.answer(&answered.map_err(failed)?, &mut self.streams).map_err(failed)?;
         if let Some((position, event)) = self.streams.stamp {
             self.shared.readers.histories().saw(history, number(position), event);

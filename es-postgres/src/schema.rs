@@ -86,6 +86,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("generation", include_str!("../migrations/0011_generation.sql")),
     ("gate", include_str!("../migrations/0012_gate.sql")),
     ("age", include_str!("../migrations/0013_age.sql")),
+    ("waited", include_str!("../migrations/0014_waited.sql")),
 ];
 
 /// The number of the last migration that this program knows.

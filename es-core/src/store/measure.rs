@@ -6,9 +6,9 @@
 //! | `es_commits_resolved_total` | `found` | commits that were asked about: `applied`, `never`, or `nothing` if the store did not say |
 //! | `es_write_waiting`, `es_write_waiting_bytes` | `queue` | what waits to be written in this process, as of its last batch |
 //! | `es_write_wait_seconds` | `queue` | for how long a commit waited for its batch |
-//! | `es_write_turn_seconds` | `queue` | for how long a batch waited for its turn among the writers of the store, where the backend can tell |
+//! | `es_write_turn_seconds` | `queue` | for how long a batch waited for its turn among the writers of the store: on PostgreSQL for the gate, for those that need it |
 //! | `es_write_batch_commits`, `es_write_batch_events` | `queue` | how large a batch was |
-//! | `es_write_flush_seconds` | `queue` | how long a batch was on its way, until the store had answered; on PostgreSQL with its wait for the gate |
+//! | `es_write_flush_seconds` | `queue` | how long a batch was on its way, until the store had answered; on PostgreSQL with its wait for its turn |
 //! | `es_write_retries_total` | `queue`, `why` | batches, or parts of one, that were sent again, by the code of the error |
 
 use std::time::Duration;

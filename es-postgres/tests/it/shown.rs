@@ -1,9 +1,11 @@
 //! What the write path shows of itself.
 
-use es_core::store::{Attempt, EventStore as _, ExpectedVersion};
+use es_core::store::{Attempt, Commit, EventStore as _, ExpectedVersion};
 use es_core::testing::Numbers;
 
-use crate::support::{append, commit, exact, fresh, new_id};
+use std::time::Instant;
+
+use crate::support::{Gate, WAITING, append, commit, exact, fresh, new_id, row_of, until_count};
 
 #[test]
 fn the_write_path_shows_its_queues_its_batches_and_its_answers() {
@@ -31,4 +33,31 @@ fn the_write_path_shows_its_queues_its_batches_and_its_answers() {
     assert!(of("es_write_flush_seconds queue=events") >= 3.0);
     assert_eq!(of("es_write_waiting queue=events"), 0.0, "all were answered");
     assert_eq!(of("es_write_waiting_bytes queue=events"), 0.0);
+}
+
+#[test]
+fn the_wait_for_the_gate_is_shown_beside_the_flush() {
+    let numbers = Numbers::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let held = metrics::with_local_recorder(&numbers, || {
+        runtime.block_on(async {
+            let (database, store) = fresh().await;
+            let row = row_of("v/1", "a", 0, Some("1"));
+            store.commit(Commit { rows: vec![row], ..Commit::default() }).await.unwrap();
+            let gate = Gate::hold(database.url()).await;
+            let waits = tokio::spawn(async move { store.commit(commit("s")).await });
+            until_count(database.url(), WAITING, 1).await;
+            let seen = Instant::now();
+            until_count(database.url(), "select 1::bigint", 1).await;
+            let held = seen.elapsed().as_secs_f64();
+            gate.release().await;
+            waits.await.unwrap().unwrap();
+            held
+        })
+    });
+    assert_eq!(numbers.of("es_write_turn_seconds queue=events"), 1.0, "{numbers:#?}");
+    assert_eq!(numbers.of("es_write_turn_seconds queue=state"), 0.0, "rows alone need no gate: {numbers:#?}");
+    let [turn, flush] =
+        ["turn", "flush"].map(|what| numbers.sum(&format!("es_write_{what}_seconds queue=events")));
+    assert!(held <= turn && turn <= flush, "{held} {turn} {flush}");
 }
