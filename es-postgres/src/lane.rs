@@ -40,12 +40,14 @@ const REACH: u64 = 100_000;
 const TRIES: u32 = 5;
 
 /// Appends alone.
-const APPEND: &str = "select *, current_setting('es.waited', true) as waited from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+const APPEND: &str = "select *, current_setting('es.waited', true) as waited \
+                      from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
                       lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, type_codecs => $21)
                       where same_history($22)";
 /// And everything else.
-const APPEND_ALL: &str = "select *, current_setting('es.waited', true) as waited from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-                          $16, $23, $24, $25::jsonb, $26::jsonb, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, \
+const APPEND_ALL: &str = "select *, current_setting('es.waited', true) as waited \
+                          from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+                          $23, $24, $25::jsonb, $26::jsonb, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, \
                           lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, \
                           type_codecs => $21) where same_history($22)";
 
@@ -111,11 +113,11 @@ impl Lane {
     pub(crate) fn start(shared: Arc<Shared>, connect: Address, room: Room, shown: Writes) -> Self {
         // The room bounds it.
         let (queue, requests) = mpsc::unbounded_channel();
-        let (streams, room_of) = (StreamCache::default(), room.clone());
-        let writer =
-            Writer { shared, connect, conn: None, unsettled: Vec::new(), streams, room: room_of, shown };
+        let lane = Self { requests: queue, room: room.clone() };
+        let streams = StreamCache::default();
+        let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), streams, room, shown };
         drop(tokio::spawn(writer.serve(requests)));
-        Self { requests: queue, room }
+        lane
     }
 
     /// A commit that was decided on this history of the store. Refused at once if too much waits.

@@ -170,13 +170,16 @@ impl Rebuilds {
             let current = self.builds.read().await?.current;
             return Ok(Rebuild { older: Some(older), ..self.rebuild(current) });
         }
-        if self.builds.read().await?.building.is_none() {
-            self.seen.knows_tables(&self.builds.name)?;
-        }
         let RebuildOptions { lenient, repeats_skips } = options;
         let honours_skips = !repeats_skips;
         let building = |head, since| Building { lenient, honours_skips, ..Building::new(head, since) };
-        let generation = self.builds.begin(building).await?;
+        let generation = match self.builds.read().await?.building {
+            Some(known) => known.generation,
+            None => {
+                self.seen.knows_tables(&self.builds.name)?;
+                self.builds.begin(building).await?
+            }
+        };
         self.seen.wake();
         let known = self.builds.read().await?.building.filter(|known| known.generation == generation);
         if known.is_some_and(|known| lenient && !known.lenient || repeats_skips && known.honours_skips) {
