@@ -198,7 +198,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, Failed> {
         | Command::Abort { .. }
         | Command::DropPrevious { .. }
         | Command::RebuildKeys { .. } => {
-            return rebuild::run(connect(options()?).await?, &arguments).await;
+            let backend = connect(options()?).await?;
+            return Box::pin(rebuild::run(backend, &arguments)).await;
         }
     })
 }
