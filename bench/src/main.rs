@@ -1,5 +1,6 @@
 //! What the framework costs, beside what the machine can do at all. `README.md` says how to read it.
 
+mod age;
 mod domain;
 mod flows;
 mod import;
@@ -7,6 +8,7 @@ mod instances;
 mod measure;
 mod memory;
 mod messages;
+mod overload;
 mod patterns;
 mod postgres;
 mod runs;
@@ -16,11 +18,31 @@ mod tccs;
 use clap::{Parser, Subcommand};
 use measure::{print, print_header};
 
+const NAMES: [&str; 16] = [
+    "memory",
+    "sqlite",
+    "load",
+    "import",
+    "postgres",
+    "processors",
+    "queue",
+    "parked",
+    "flows",
+    "runs",
+    "messages",
+    "patterns",
+    "instances",
+    "age",
+    "size",
+    "overload",
+];
+
 /// The benchmarks: all of them, or those whose name contains the filter
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows, runs, messages, patterns, instances
+    /// A name, or part of one: memory, sqlite, load, import, postgres, processors, queue, parked, flows, runs, messages,
+    /// patterns, instances, age, size, overload
     #[arg(default_value = "")]
     filter: String,
     /// On PostgreSQL: rounds of each row
@@ -32,9 +54,12 @@ struct Args {
     /// On PostgreSQL: rows of the first table whose name contains this, and nothing else
     #[arg(long, conflicts_with = "write")]
     row: Option<String>,
-    /// On PostgreSQL: also with ten million events; processors: with five million, and nothing else
+    /// On PostgreSQL, and size: also with ten million events; processors: with five million, and nothing else
     #[arg(long)]
     long: bool,
+    /// Age and size: events of the log, instead of a million; overload: commits, instead of a hundred thousand
+    #[arg(long)]
+    events: Option<u64>,
     /// On PostgreSQL: write docs/benchmarks.md and docs/benchmarks.svg
     #[arg(long)]
     write: bool,
@@ -58,7 +83,7 @@ enum Part {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Args { filter, rounds, only, row, long, write, part } = Args::parse();
+    let Args { filter, rounds, only, row, long, events, write, part } = Args::parse();
     match part {
         Some(Part::List) => return postgres::list(),
         Some(Part::Worker { side, job }) => return postgres::work(&side, &serde_json::from_str(&job)?),
@@ -66,7 +91,9 @@ fn main() -> anyhow::Result<()> {
         None => {}
     }
     let runtime = runtime()?;
-    let wanted = |name: &str| name.contains(&filter);
+    // A whole name means nobody whose name it is part of.
+    let whole = NAMES.contains(&filter.as_str());
+    let wanted = |name: &str| if whole { name == filter } else { name.contains(&filter) };
     if ["memory", "sqlite", "load", "import"].into_iter().any(wanted) {
         print_header();
     }
@@ -109,6 +136,15 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("instances") {
         instances::run(&runtime)?;
+    }
+    if wanted("age") {
+        age::phases(&runtime, events)?;
+    }
+    if wanted("age") || wanted("size") {
+        age::size(&runtime, rounds, events, long)?;
+    }
+    if wanted("overload") {
+        overload::run(&runtime, events)?;
     }
     if wanted("postgres") {
         postgres::run(&postgres::Options { rounds, only, row, long, write })?;

@@ -9,6 +9,7 @@ mod crew;
 mod effects;
 mod flat;
 mod fold;
+mod gate;
 mod idle;
 mod latency;
 mod limits;
@@ -28,10 +29,12 @@ mod worker;
 
 use std::path::Path;
 
+pub use gate::Gate;
 pub use parked::run as parked;
 pub use peers::program as peers;
 pub use processors::{run as processors, share};
 pub use queue::run as queue;
+pub use raw::connect;
 pub use server::Server;
 pub use worker::{list, work};
 
