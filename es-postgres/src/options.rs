@@ -249,20 +249,25 @@ impl PgOptions {
         ])
     }
 
-    /// Connections of the store's own: its schema alone is in sight, and plans are made once. They go by indexes: one that is
-    /// made while a table is counted as small would read all of it, until the server counts again a minute later.
+    /// Connections of the store's own. Plans go by indexes: one that is made while a table is counted as small would read all
+    /// of it, until the server counts again a minute later. And they start no workers: a page comes from many partitions with
+    /// a few rows each, and a worker takes longer to start than all of them to be read.
     pub(crate) fn for_store(&self) -> Address {
-        self.for_users().with([
-            ("search_path", self.schema.as_str()),
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("jit", "off"),
-        ])
+        self.own().with([("enable_seqscan", "off"), ("max_parallel_workers_per_gather", "0")])
     }
 
     /// Those for what reads whole tables, which goes best in the order of their pages.
     pub(crate) fn for_whole_tables(&self) -> Address {
-        self.for_store().with([("enable_seqscan", "on")])
+        self.own().with([("enable_seqscan", "on")])
+    }
+
+    /// The schema of the store alone is in sight, and plans are made once.
+    fn own(&self) -> Address {
+        self.for_users().with([
+            ("search_path", self.schema.as_str()),
+            ("plan_cache_mode", "force_generic_plan"),
+            ("jit", "off"),
+        ])
     }
 }
 
@@ -322,6 +327,17 @@ mod tests {
         let error = PgOptions::new("postgres://db1,db2/shop?target_session_attrs=standby").unwrap_err();
         assert!(error.to_string().contains("`target_session_attrs` is `primary`"), "{error}");
         PgOptions::new("postgres://db1,db2/shop?target_session_attrs=read-write").unwrap();
+    }
+
+    #[test]
+    fn only_what_reads_whole_tables_may_start_workers() {
+        let options = PgOptions::new("postgres://localhost/shop").unwrap();
+        let starts_none = |address: Address| {
+            let settings = address.driver().get_options().unwrap_or_default().to_owned();
+            settings.contains("max_parallel_workers_per_gather=0")
+        };
+        assert!(starts_none(options.for_store()) && starts_none(options.for_lanes()));
+        assert!(!starts_none(options.for_whole_tables()) && !starts_none(options.for_users()));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub const ENDS: Duration = Duration::from_hours(2 * 24);
 /// The tag of ten events, all over the log, and that of all others.
 pub const RARE: &str = "course:rare";
 pub const COMMON: &str = "course:common";
+/// Of the partitions that follow, at least: they take longer to fill than a minute.
+const FURTHER: u64 = 50_000;
 /// Outcomes of one statement.
 const CHUNK: u64 = 500_000;
 
@@ -51,7 +53,7 @@ pub async fn log(backend: &PgBackend, events: u64) -> anyhow::Result<()> {
     };
     let summary = backend.import(stream::iter((0..events).map(imported)), |_| {}).await?;
     anyhow::ensure!(summary.events == events, "all are imported");
-    Ok(())
+    Ok(backend.partition(events.div_ceil(PARTITIONS).max(FURTHER)).await?)
 }
 
 /// So many outcomes of commands that were sent long ago, each under a key that says when.
