@@ -87,11 +87,9 @@ impl Request {
         drop(self.reply.send(outcome.map_err(Failure::Failed)));
     }
 
-    /// Whether a history that is gone may have led to it, and nothing in it proves otherwise: revisions and positions are
-    /// given out again, while an append names the event that it follows.
+    /// Whether a history that is gone may have led to it.
     fn is_lost(&self, history: u64) -> bool {
-        let of_rows = self.commit.rows.iter().any(|row| row.rev > 0);
-        self.history != history && (of_rows || self.commit.condition.is_some())
+        self.history != history && self.commit.depends_on_its_history()
     }
 
     fn refuse(self) {

@@ -44,13 +44,13 @@ mod verify;
 mod wake;
 mod witnesses;
 
+pub use es_core::store::Adopt;
+
 pub use self::backend::PgBackend;
 pub use self::branch::PgBranch;
 pub use self::db::Db;
 pub use self::guarded::{GuardedTx, PgGuarded};
-pub use self::operate::{
-    Adopt, ArchivePlan, Finding, Forgotten, ImportError, ImportSummary, Imported, Stats,
-};
+pub use self::operate::{ArchivePlan, Finding, Forgotten, ImportError, ImportSummary, Imported, Stats};
 pub use self::options::PgOptions;
 pub use self::participant::PgParticipant;
 pub use self::schema::{Migration, migrations, roles};

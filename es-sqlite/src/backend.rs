@@ -15,7 +15,9 @@ use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::history::LOOK;
 use crate::options::is_address;
+use crate::place::Place;
 use crate::projection::Seen;
 use crate::reading::Reading;
 use crate::wal::Wal;
@@ -66,9 +68,10 @@ impl SqliteBackend {
         let failed = |e| explain(&file, e);
         let connect = options.connect(&file);
         let mut conn = first_connection(&connect, options.lock_timeout).await.map_err(failed)?;
-        let identity = schema::migrate(&mut conn).await?;
+        schema::migrate(&mut conn).await?;
         let head = head(&mut conn).await.map_err(failed)?;
-        let shared = Shared::new(conn, identity, options.clock.clone(), head, options.lock_timeout)
+        let place = Place::new(&file);
+        let shared = Shared::new(conn, place, options.clock.clone(), head, options.lock_timeout)
             .await
             .map_err(failed)?;
         let shared = Arc::new(shared);
@@ -184,7 +187,11 @@ async fn watch_others(shared: std::sync::Weak<Shared>, readers: SqlitePool) {
         match version {
             Ok(version) if seen != Some(version) => {
                 seen = Some(version);
-                if let Ok(head) = head(open).await {
+                let ask = shared.histories.ask();
+                if let Ok(head) = head(open).await
+                    && let Ok(look) = ask.bind(sqlx::query(LOOK)).fetch_one(open).await
+                    && shared.histories.hear(ask, &look, 0).is_ok()
+                {
                     shared.publish(head);
                 }
             }
@@ -279,6 +286,6 @@ impl Builds for SqliteBackend {
     }
 
     async fn row_snapshot(&self) -> Result<Box<dyn RowSnapshot>, StoreError> {
-        Ok(Box::new(projection::Snapshot::take(&self.0.readers).await?))
+        Ok(Box::new(projection::Snapshot::take(self.readers()?).await?))
     }
 }

@@ -5,6 +5,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{SqlStr, Sqlite};
 
+use crate::history::LOOK;
 use crate::row::{COLUMNS, signed};
 use crate::schema;
 
@@ -37,9 +38,10 @@ impl<'f> Select<'f> {
         ))
     }
 
-    /// The head of the log in a row of its own, then [`Self::sql`]: both in one message.
+    /// The head of the log in a row of its own, then [`Self::sql`], then a look at which history it is: in one message.
     pub(crate) fn head_and_sql(&self) -> SqlStr {
-        schema::sql(format!("select coalesce(max(position), 0) from es_events; {}", self.sql().as_str()))
+        let events = self.sql();
+        schema::sql(format!("select coalesce(max(position), 0) from es_events; {};\n{LOOK}", events.as_str()))
     }
 
     /// Binds what [`Self::sql`] asks for.
@@ -67,11 +69,11 @@ impl<'f> Select<'f> {
     }
 }
 
-/// The events at some positions, a JSON array of them, as [`Select::sql`] gives them.
+/// The events at some positions, a JSON array of them, as [`Select::sql`] gives them, and a look at which history it is.
 pub(crate) fn at() -> SqlStr {
     schema::sql(format!(
         "select {COLUMNS}, e.version, s.name from json_each(?) asked join es_events e on e.position = asked.value
-         join es_streams s on s.id = e.stream order by e.position"
+         join es_streams s on s.id = e.stream order by e.position;\n{LOOK}"
     ))
 }
 

@@ -24,7 +24,7 @@ impl RowStore for SqliteBackend {
         check::rows(table, keys)?;
         let asked = serde_json::to_string(keys).expect("strings serialize");
         let query = sqlx::query(ROWS).bind(table).bind(asked);
-        let found = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading rows", e))?;
+        let found = query.fetch_all(self.readers()?).await.map_err(|e| error::store("reading rows", e))?;
         let by_key: HashMap<String, StoredRow> =
             found.iter().map(row).map(|row| (row.key.clone(), row)).collect();
         Ok(keys.iter().map(|key| by_key.get(key).cloned()).collect())
@@ -41,7 +41,7 @@ impl RowStore for SqliteBackend {
         let limit = i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX);
         let query = sqlx::query(SCAN).bind(table).bind(after.unwrap_or_default()).bind(limit);
         let (mut all, mut filling) = (Vec::new(), Filling::default());
-        let mut found = query.fetch(&self.0.readers);
+        let mut found = query.fetch(self.readers()?);
         while !filling.is_full()
             && let Some(found) = found.try_next().await.map_err(|e| error::store("scanning rows", e))?
         {
@@ -66,7 +66,7 @@ impl RowStore for SqliteBackend {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let query = sqlx::query(SCAN_MANY).bind(table).bind(asked).bind(limit);
         let failed = |e| error::store("scanning rows", e);
-        let mut found = query.fetch(&self.0.readers);
+        let mut found = query.fetch(self.readers()?);
         while let Some(found) = found.try_next().await.map_err(failed)? {
             let span = usize::try_from(found.get_unchecked::<i64, _>(0)).unwrap_or_default();
             let row = row_at(&found, 1);

@@ -21,6 +21,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { number: 2, sql: include_str!("../migrations/0002_attempts.sql") },
     Migration { number: 3, sql: include_str!("../migrations/0003_versions.sql") },
     Migration { number: 4, sql: include_str!("../migrations/0004_forgotten.sql") },
+    Migration { number: 5, sql: include_str!("../migrations/0005_history.sql") },
 ];
 
 /// Every step of the schema, to read or to print.
@@ -29,17 +30,17 @@ pub const fn migrations() -> &'static [Migration] {
     MIGRATIONS
 }
 
-/// Brings the schema up to date; gives the identity of the store. Two openers at once: one waits.
+/// Brings the schema up to date. Two openers at once: one waits.
 ///
 /// # Errors
 ///
 /// [`StoreError::Misuse`] if a newer program migrated the file, or it is not a database.
-pub(crate) async fn migrate(conn: &mut SqliteConnection) -> Result<uuid::Uuid, StoreError> {
+pub(crate) async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {
     let failed = |e| error::store("opening the database", e);
-    if let Some((schema, identity)) = current(conn).await.map_err(failed)?
+    if let Some((schema, _)) = current(conn).await.map_err(failed)?
         && schema == MIGRATIONS.len() as i64
     {
-        return Ok(identity);
+        return Ok(());
     }
     let mut tx = conn.begin_with("begin immediate").await.map_err(failed)?;
     // Again, now that nobody else can be migrating.
@@ -65,8 +66,12 @@ pub(crate) async fn migrate(conn: &mut SqliteConnection) -> Result<uuid::Uuid, S
         .await
         .map_err(failed)?;
     }
-    tx.commit().await.map_err(failed)?;
-    Ok(identity)
+    tx.commit().await.map_err(failed)
+}
+
+/// Whether there is a store in this file.
+pub(crate) async fn is_store(conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    Ok(current(conn).await?.is_some())
 }
 
 /// The schema and identity of the store; `None` if there is none in this file yet.

@@ -23,7 +23,7 @@ impl SnapshotStore for SqliteBackend {
         let failed = |e| error::store("reading a snapshot", e);
         let sql = "select version, event, schema, data from es_snapshots where stream = ?";
         let found =
-            sqlx::query(sql).bind(stream.as_str()).fetch_optional(&self.0.readers).await.map_err(failed)?;
+            sqlx::query(sql).bind(stream.as_str()).fetch_optional(self.readers()?).await.map_err(failed)?;
         let Some(row) = found else { return Ok(None) };
         let event = uuid::Uuid::from_slice(row.get_unchecked(1))
             .map_err(|e| failed(sqlx::Error::Decode(e.into())))?;
@@ -45,7 +45,9 @@ impl SnapshotStore for SqliteBackend {
             .bind(snapshot.schema)
             .bind(&snapshot.data[..]);
         query.execute(writing.conn_mut()).await.map_err(|e| error::store("storing a snapshot", e))?;
-        Ok(())
+        drop(writing);
+        // What was put may be of a history that is gone: whoever put it asks.
+        self.look("storing a snapshot").await
     }
 
     async fn drop_snapshot(&self, stream: &StreamId) -> Result<(), StoreError> {

@@ -8,72 +8,139 @@ use es_core::store::{
     Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check, is_full, measure,
 };
 use futures::StreamExt as _;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, Sqlite};
+use futures::future::{Ready, ready};
+use sqlx::sqlite::{SqliteQueryResult, SqliteRow};
+use sqlx::{Column as _, Either, Executor as _, Row as _, Sqlite, SqlitePool};
 use tokio::sync::watch;
 
 use crate::filter::{self, Select};
+use crate::history::{self, LOOK};
 use crate::row::{self, number, signed};
+use crate::writer::Shared;
 use crate::{SqliteBackend, attempt, batch, error};
 
 /// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
 const WINDOW: u64 = 50_000;
 
-const STREAM: &str = include_str!("sql/stream.sql");
+/// A page of a stream, and a look at which history it is of.
+const STREAM: &str = concat!(include_str!("sql/stream.sql"), ";\n", include_str!("sql/look.sql"));
+/// The head, then what tells the histories of the store apart, as in `look.sql`.
+const HEAD: &str = include_str!("sql/head.sql");
 const OUTCOME: &str = include_str!("sql/outcome.sql");
 
 impl SqliteBackend {
+    /// Connections that read, of a file that is still the one that was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if it is not.
+    pub(crate) fn readers(&self) -> Result<&SqlitePool, StoreError> {
+        self.0.shared.file.still_there()?;
+        Ok(&self.0.readers)
+    }
+
     /// Reads events and decodes each as it comes in, until the page is full. Types that another process has added since
-    /// are read first. A row that has no place is no event.
+    /// are read first, and all of them where the store has another history. A row that has no place is no event.
     async fn events(
         &self,
         what: &'static str,
         query: impl Fn() -> SqlQuery + Send + Sync,
         mut place: impl FnMut(usize, &SqliteRow) -> Result<Option<(StreamId, Version)>, StoreError> + Send,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let kinds = &self.0.shared.types;
+        let Shared { types: kinds, histories, .. } = &*self.0.shared;
+        let mut reloaded = None;
         loop {
-            let known = kinds.known().count();
-            if let Some(events) = self.try_events(what, query(), &mut place).await? {
-                return Ok(events);
+            let history = histories.changes();
+            let read = self.try_events(what, query(), &mut place).await;
+            // What was read with the types of another history is read again.
+            let is_sure = history == histories.changes() && histories.has_types();
+            match read {
+                Ok(Some(events)) if is_sure => {
+                    if let Some(last) = events.last() {
+                        histories.saw(history, last.place().0, last.id);
+                    }
+                    return Ok(events);
+                }
+                Err(error) if is_sure => return Err(error),
+                _ => {}
             }
-            let reloaded = crate::types::reload(kinds, &self.0.readers).await;
-            reloaded.map_err(|e| error::store("reading event types", e))?;
+            let now = histories.changes();
+            let failed = |e| error::store("reading event types", e);
+            if histories.has_types() {
+                crate::types::reload(kinds, self.readers()?).await.map_err(failed)?;
+            } else {
+                crate::types::read_anew(kinds, self.readers()?).await.map_err(failed)?;
+                histories.read_types(now);
+            }
             // The next read may meet one that came after these.
-            if kinds.known().count() == known {
+            let count = Some(kinds.known().count());
+            if is_sure && reloaded == count {
                 return Err(StoreError::Corrupt {
                     what: "an event has a type that is not in es_types".to_owned(),
                 });
             }
+            reloaded = count;
         }
     }
 
-    /// `None` if one type is not known.
+    /// `None` if one type is not known. The statement is followed by [`LOOK`], so what is found to be another history is
+    /// counted before anything of it is given.
     async fn try_events(
         &self,
         what: &'static str,
         query: SqlQuery,
         place: &mut (impl FnMut(usize, &SqliteRow) -> Result<Option<(StreamId, Version)>, StoreError> + Send),
     ) -> Result<Option<Vec<RecordedEvent>>, StoreError> {
-        let (mut events, mut filling) = (Vec::new(), Filling::default());
-        let mut rows = query.fetch(&self.0.readers).enumerate();
+        let shared = &self.0.shared;
+        let (mut events, mut filling, mut is_known) = (Vec::new(), Filling::default(), true);
+        let ask = shared.histories.ask();
+        let mut rows = self.readers()?.fetch_many(ask.bind(query)).filter_map(row_of).enumerate();
         while !filling.is_full()
             && let Some((i, row)) = rows.next().await
         {
             let row = row.map_err(|e| error::store(what, e))?;
+            if is_look(&row) {
+                shared.histories.hear(ask, &row, 0).map_err(|e| history::failed(what, e))?;
+                return Ok(is_known.then_some(events));
+            }
             let Some((stream, version)) = place(i, &row)? else { continue };
-            let event = row::decode(&row, &stream, version, &self.0.shared.types.known())?;
-            let Some(event) = event else { return Ok(None) };
-            filling.takes(&event);
-            events.push(event);
+            match row::decode(&row, &stream, version, &shared.types.known())? {
+                Some(event) => {
+                    filling.takes(&event);
+                    events.push(event);
+                }
+                None => is_known = false,
+            }
         }
-        Ok(Some(events))
+        drop(rows);
+        self.look(what).await?;
+        Ok(is_known.then_some(events))
+    }
+
+    /// Whether the store has another history: that is counted.
+    pub(crate) async fn look(&self, what: &'static str) -> Result<(), StoreError> {
+        let ask = self.0.shared.histories.ask();
+        let looked = ask.bind(sqlx::query(LOOK)).fetch_one(self.readers()?).await;
+        let heard = looked.and_then(|row| self.0.shared.histories.hear(ask, &row, 0));
+        heard.map_err(|e| history::failed(what, e))
     }
 
     async fn number(&self, what: &'static str, query: SqlScalar) -> Result<Option<u64>, StoreError> {
-        let found = query.fetch_optional(&self.0.readers).await.map_err(|e| error::store(what, e))?;
+        let found = query.fetch_optional(self.readers()?).await.map_err(|e| error::store(what, e))?;
         Ok(found.map(number))
     }
+}
+
+/// Rows, without the ends of statements.
+fn row_of(
+    item: Result<Either<SqliteQueryResult, SqliteRow>, sqlx::Error>,
+) -> Ready<Option<Result<SqliteRow, sqlx::Error>>> {
+    ready(item.map(Either::right).transpose())
+}
+
+/// Whether a row is that of [`LOOK`].
+fn is_look(row: &SqliteRow) -> bool {
+    row.columns().first().is_some_and(|column| column.name() == "store")
 }
 
 type SqlQuery = sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments>;
@@ -139,8 +206,15 @@ impl EventStore for SqliteBackend {
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        let query = sqlx::query_scalar("select position from es_events order by position desc limit 1");
-        Ok(Position(self.number("reading the head", query).await?.unwrap_or_default()))
+        let (what, histories) = ("reading the head", &self.0.shared.histories);
+        let ask = histories.ask();
+        let row = ask
+            .bind(sqlx::query(HEAD))
+            .fetch_one(self.readers()?)
+            .await
+            .map_err(|e| error::store(what, e))?;
+        histories.hear(ask, &row, 1).map_err(|e| history::failed(what, e))?;
+        Ok(Position(number(row.get_unchecked(0))))
     }
 
     /// Recorded times never go backwards, so this is a binary search.
@@ -165,7 +239,7 @@ impl EventStore for SqliteBackend {
     async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
         let failed = |e| error::store("reading an outcome", e);
         let row =
-            sqlx::query(OUTCOME).bind(key.as_str()).fetch_optional(&self.0.readers).await.map_err(failed)?;
+            sqlx::query(OUTCOME).bind(key.as_str()).fetch_optional(self.readers()?).await.map_err(failed)?;
         row.map(|row| batch::outcome(&row).map(|(_, outcome)| outcome)).transpose().map_err(failed)
     }
 
@@ -174,11 +248,11 @@ impl EventStore for SqliteBackend {
     }
 
     fn identity(&self) -> uuid::Uuid {
-        self.0.shared.identity
+        self.0.shared.histories.store()
     }
 
     fn history(&self) -> u64 {
-        0
+        self.0.shared.histories.changes()
     }
 }
 

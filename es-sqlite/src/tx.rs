@@ -21,6 +21,8 @@ use crate::{batch, error, schema};
 #[derive(Debug)]
 pub struct Tx {
     writing: Writing,
+    /// The history that was known when it began.
+    history: u64,
     staged: Commit,
     /// SQL to run before the commit: tables of a projection have another generation's names.
     give_back: Option<String>,
@@ -28,7 +30,8 @@ pub struct Tx {
 
 impl Tx {
     pub(crate) fn new(writing: Writing) -> Self {
-        Self { writing, staged: Commit::default(), give_back: None }
+        let history = writing.shared().histories.changes();
+        Self { writing, history, staged: Commit::default(), give_back: None }
     }
 
     /// Runs this before the commit.
@@ -72,7 +75,7 @@ impl Transaction for Tx {
         }
         self.writing.shared().name(&mut self.staged);
         self.writing.end_watch()?;
-        let mut outcomes = batch::run(&mut self.writing, vec![self.staged]).await;
+        let mut outcomes = batch::run(&mut self.writing, vec![(self.staged, self.history)]).await;
         let outcome = outcomes.pop().expect("one outcome for one commit");
         measure::outcome(&outcome);
         outcome

@@ -105,7 +105,7 @@ impl Trouble {
 }
 
 /// Copies the log into the file and cuts it off; whether that was possible. The connection must write nothing.
-async fn empty(
+pub(crate) async fn empty(
     conn: &mut SqliteConnection,
     gate: &Gate,
     lock_timeout: Duration,

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use es_core::clock::Clock;
@@ -25,7 +25,9 @@ use tokio::time::{Instant, timeout};
 use crate::batch;
 use crate::error;
 use crate::guard::Guard;
+use crate::history::Histories;
 use crate::holding::{Caller, Holding, Stuck, TICK, would_wait_for_itself};
+use crate::place::Place as File;
 use crate::types::Types;
 
 /// Requests that are taken out of the queue at a time.
@@ -38,6 +40,8 @@ const MAX_BYTES: usize = 4 << 20;
 struct Request {
     caller: Caller,
     commit: Commit,
+    /// The history that it was decided on.
+    history: u64,
     reply: oneshot::Sender<Result<Committed, CommitError>>,
     /// What it takes of the queue; who only waits for the others takes nothing.
     place: Option<Place>,
@@ -56,10 +60,13 @@ const SHOWN: Writes = Writes::of("commits");
 /// What all writes of one store share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) identity: uuid::Uuid,
+    pub(crate) file: File,
+    pub(crate) histories: Histories,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) types: Types,
     pub(crate) head: watch::Sender<Position>,
+    /// The history that this head is of.
+    head_of: AtomicU64,
     pub(crate) row_wakes: RowWakes,
     /// How many witnesses were written since old ones were removed.
     pub(crate) witnesses: AtomicUsize,
@@ -98,22 +105,25 @@ pub(crate) enum Temporary {
 impl Shared {
     pub(crate) async fn new(
         mut conn: SqliteConnection,
-        identity: uuid::Uuid,
+        file: File,
         clock: Arc<dyn Clock>,
         head: Position,
         lock_timeout: Duration,
     ) -> Result<Self, sqlx::Error> {
+        let histories = Histories::open(&mut conn).await?;
         let (guard, holding) = (Arc::new(Guard::default()), Arc::new(Holding::default()));
         guard.install(&mut conn).await?;
         holding.install(&mut conn).await?;
         Ok(Self {
-            identity,
+            file,
+            histories,
             ids: Ids::new(clock.clone(), Arc::new(SystemEntropy)),
             row_wakes: RowWakes::default(),
             witnesses: AtomicUsize::new(0),
             clock,
             types: Types::default(),
             head: watch::Sender::new(head),
+            head_of: AtomicU64::new(0),
             connection: Arc::new(AsyncMutex::new(Connection { conn, open: false, temporary: None })),
             guard,
             runtime: Handle::current(),
@@ -130,11 +140,13 @@ impl Shared {
         }
     }
 
-    /// Tells readers in this process how far the log goes.
+    /// Tells readers in this process how far the log goes. In another history than before it may end earlier.
     pub(crate) fn publish(&self, head: Position) {
+        let history = self.histories.changes();
+        let is_new = self.head_of.swap(history, Ordering::AcqRel) != history;
         self.head.send_if_modified(|known| {
-            let moved = head > *known;
-            *known = head.max(*known);
+            let moved = head > *known || is_new;
+            *known = if is_new { head } else { head.max(*known) };
             moved
         });
     }
@@ -176,6 +188,7 @@ impl Writing {
         if writing.is_open() {
             writing.rollback().await.map_err(|e| error::store(what, e))?;
         }
+        shared.file.still_there()?;
         Ok(writing)
     }
 
@@ -244,7 +257,7 @@ impl Writing {
     }
 
     pub(crate) fn identity(&self) -> uuid::Uuid {
-        self.shared.identity
+        self.shared.histories.store()
     }
 
     fn connection(&mut self) -> &mut Connection {
@@ -338,18 +351,25 @@ impl Batcher {
     pub(crate) async fn commit(&self, mut commit: Commit) -> Result<Committed, CommitError> {
         let place = self.room.take(&commit)?;
         self.shared.name(&mut commit);
-        self.send(commit, Some(place)).await
+        let history = self.shared.histories.changes();
+        self.send(commit, history, Some(place)).await
     }
 
     /// Waits until everything that waits now is written, or never will be.
     pub(crate) async fn pass(&self) -> Result<(), CommitError> {
-        self.send(Commit::default(), None).await.map(drop)
+        self.send(Commit::default(), 0, None).await.map(drop)
     }
 
-    async fn send(&self, commit: Commit, place: Option<Place>) -> Result<Committed, CommitError> {
+    async fn send(
+        &self,
+        commit: Commit,
+        history: u64,
+        place: Option<Place>,
+    ) -> Result<Committed, CommitError> {
         let attempt = Attempt::of(commit.attempt, &commit);
         let (reply, outcome) = oneshot::channel();
-        let request = Request { caller: Caller::current(), commit, reply, place, since: Instant::now() };
+        let (caller, since) = (Caller::current(), Instant::now());
+        let request = Request { caller, commit, history, reply, place, since };
         if self.requests.send(request).is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(StoreError::transient("a commit", gone).into());
@@ -379,7 +399,7 @@ async fn write(shared: Arc<Shared>, room: Room, mut requests: mpsc::UnboundedRec
         let left = room.beside(batch.iter().filter_map(|request| request.place.as_ref()));
         SHOWN.waiting(left.requests, left.bytes);
         let (commits, replies): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|r| (r.commit, (r.reply, r.place))).unzip();
+            batch.into_iter().map(|r| ((r.commit, r.history), (r.reply, r.place))).unzip();
         let outcomes = match locked {
             Ok(_) if commits.is_empty() => continue,
             Ok(mut writing) => {

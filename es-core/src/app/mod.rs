@@ -104,7 +104,7 @@ impl App {
         let Some(loaded) = self.load::<A>(id).await? else { return Ok(false) };
         let snapshot = Repository::snapshot_of(&stream_of::<A>(id)?, &loaded)
             .map_err(|e| StoreError::misuse(format!("no snapshot of {}: {e}", A::NAME)))?;
-        self.0.bus.repository.snapshots.put_snapshot(snapshot).await?;
+        self.0.bus.repository.put_snapshot(snapshot, loaded.history).await?;
         Ok(true)
     }
 

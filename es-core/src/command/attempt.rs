@@ -77,9 +77,12 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
         Some(held) => held,
         None => Box::pin(slot.hold()).await,
     };
-    let (mut loaded, mut basis) = match held.take::<C::Aggregate>() {
+    let history = call.bus.store().history();
+    let (mut loaded, mut basis) = match held.take::<C::Aggregate>(history) {
         Some(loaded) => (loaded, Basis::Kept),
-        None if call.bus.newness.supposes::<C>() => (Box::default(), Basis::Supposed),
+        None if call.bus.newness.supposes::<C>() => {
+            (Box::new(Loaded { history, ..Loaded::default() }), Basis::Supposed)
+        }
         None => (load::<C>(call).await?, Basis::Loaded),
     };
     basis.show();
@@ -260,7 +263,9 @@ fn conclude<C: Command>(
             return Ok(Done { position, version, events, repeated: false });
         }
         (loaded.version, loaded.position, loaded.last) = (version, position, last);
-        if Repository::wants_snapshot(&loaded, events.len() as u64) {
+        // The commit has told whether the store has another history than the state was read in.
+        let is_of_now = loaded.history == call.bus.store().history();
+        if is_of_now && Repository::wants_snapshot(&loaded, events.len() as u64) {
             take_snapshot(call.bus, slot, &call.stream, &loaded);
         }
         loaded.cost = Cost::default();
@@ -308,10 +313,10 @@ fn take_snapshot<A: Apply>(bus: &Bus, slot: &Arc<Slot>, stream: &StreamId, loade
             return slot.end_snapshot();
         }
     };
-    let (store, slot) = (bus.repository.snapshots.clone(), slot.clone());
+    let (repository, slot, history) = (bus.repository.clone(), slot.clone(), loaded.history);
     bus.lifecycle.spawn(async move {
         let stream = snapshot.stream.clone();
-        if let Err(error) = store.put_snapshot(snapshot).await {
+        if let Err(error) = repository.put_snapshot(snapshot, history).await {
             tracing::warn!(%stream, error = &error as &dyn std::error::Error, "snapshot not stored");
         }
         slot.end_snapshot();

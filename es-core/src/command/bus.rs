@@ -39,7 +39,7 @@ impl Bus {
     pub(crate) async fn load<A: Apply>(&self, id: &A::Id) -> Result<Option<Loaded<A>>, LoadError> {
         let stream = stream_of::<A>(id)?;
         let mut held = self.cache.slot(&stream).hold().await;
-        let loaded = match held.take::<A>() {
+        let loaded = match held.take::<A>(self.store().history()) {
             Some(mut kept) => {
                 self.repository.refresh(&stream, &mut *kept).await?;
                 kept

@@ -45,6 +45,9 @@ pub struct Loaded<A> {
     pub position: Position,
     /// The last of them: tells a snapshot of another history.
     pub(crate) last: EventId,
+    /// The history of the store that it was read in, as the store counts them: what an operator has replaced since, or a
+    /// restore has taken, may be in it.
+    pub(crate) history: u64,
     /// What the load cost, for the snapshot policy.
     pub(crate) cost: Cost,
 }
@@ -69,6 +72,7 @@ impl<A: Default> Default for Loaded<A> {
             version: Version(0),
             position: Position(0),
             last: EventId::nil(),
+            history: 0,
             cost: Cost::default(),
         }
     }
@@ -173,7 +177,7 @@ impl Repository {
             };
             let events = self.catch_up(stream, &mut loaded).await?;
             if self.store.history() == history {
-                loaded.cost = Cost { took: started.elapsed(), events };
+                (loaded.cost, loaded.history) = (Cost { took: started.elapsed(), events }, history);
                 return Ok(loaded);
             }
         }
@@ -207,7 +211,8 @@ impl Repository {
     }
 
     /// Brings a kept state up to date; says whether it was. One whose last event is not in the stream is of another history
-    /// of the store, which lost its last commits or was restored: it is loaded anew.
+    /// of the store, which lost its last commits or was restored: it is loaded anew. So is one that the store has another
+    /// history than, although its last event is there: a payload before it may have been replaced.
     pub(crate) async fn refresh<A: Apply>(
         &self,
         stream: &StreamId,
@@ -227,7 +232,6 @@ impl Repository {
         stream: &StreamId,
         kept: &mut Loaded<A>,
     ) -> Result<bool, LoadError> {
-        let history = self.store.history();
         let same = match kept.version.0.checked_sub(1) {
             None => Some(self.catch_up(stream, kept).await? == 0),
             Some(before) => {
@@ -244,7 +248,7 @@ impl Repository {
                 }
             }
         };
-        if let Some(same) = same.filter(|_| self.store.history() == history) {
+        if let Some(same) = same.filter(|_| self.store.history() == kept.history) {
             return Ok(same);
         }
         tracing::warn!(%stream, version = kept.version.0, "the store has another history than the state that was kept: it is loaded anew");
@@ -316,9 +320,20 @@ impl Repository {
                 version: snapshot.version,
                 position: last.place(),
                 last: last.id,
-                cost: Cost::default(),
+                ..Loaded::default()
             }),
         })
+    }
+
+    /// Stores a snapshot of a state that was read in this history of the store. If the store has another one by then, what
+    /// was put is taken away again: an operator may have replaced a payload that is in it.
+    pub(crate) async fn put_snapshot(&self, snapshot: Snapshot, history: u64) -> Result<(), StoreError> {
+        let stream = snapshot.stream.clone();
+        self.snapshots.put_snapshot(snapshot).await?;
+        if self.store.history() != history {
+            self.snapshots.drop_snapshot(&stream).await?;
+        }
+        Ok(())
     }
 
     /// The snapshot of this state, if the aggregate has snapshots.
@@ -407,10 +422,11 @@ impl Slot {
 pub(crate) struct Held(OwnedMutexGuard<Option<Box<dyn Any + Send>>>);
 
 impl Held {
-    /// Takes the kept state out. Whoever does not put it back (a panic, a dropped future) makes the
-    /// next one load it.
-    pub(crate) fn take<A: Apply>(&mut self) -> Option<Box<Loaded<A>>> {
-        self.0.take()?.downcast().ok()
+    /// Takes the kept state out, if it is of this history of the store. Whoever does not put it back (a panic, a dropped
+    /// future) makes the next one load it.
+    pub(crate) fn take<A: Apply>(&mut self, history: u64) -> Option<Box<Loaded<A>>> {
+        let kept: Box<Loaded<A>> = self.0.take()?.downcast().ok()?;
+        (kept.history == history).then_some(kept)
     }
 
     pub(crate) fn put<A: Apply>(&mut self, loaded: Box<Loaded<A>>) {

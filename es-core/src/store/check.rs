@@ -1,7 +1,7 @@
 //! Commits and filters are checked against the [limits](crate::limits): every backend calls this before it does anything,
 //! so that all refuse alike.
 
-use super::{Commit, EventFilter, NewEvent, Position};
+use super::{Commit, EventFilter, NewEvent, Position, StoreError};
 use crate::limits::{
     HARD_MAX_EVENTS, LimitError, MAX_FILTER_ITEMS, MAX_FILTER_TERMS, MAX_METADATA, MAX_NAME, MAX_PAGE,
     MAX_PAYLOAD, MAX_TAGS, cut, json_depth, name, no_nul, row_key, size, stored_name,
@@ -107,6 +107,23 @@ fn event(event: &NewEvent) -> Result<(), LimitError> {
         size("metadata", event.metadata.stored_size(), MAX_METADATA, "bytes", || event.name.to_string())?;
     }
     Ok(())
+}
+
+/// What an operator puts in the place of a stored payload: as an append checks it, and that it is JSON where JSON was. Whether
+/// the event type reads it, only the program knows.
+///
+/// # Errors
+///
+/// [`StoreError::Limit`] if it is too large or too deep, [`StoreError::Misuse`] if it is no JSON.
+pub fn replacement(name: &str, codec: &str, data: &[u8]) -> Result<(), StoreError> {
+    payload(name, codec, data)?;
+    if codec != crate::codec::JSON {
+        return Ok(());
+    }
+    match serde_json::from_slice::<serde::de::IgnoredAny>(data) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(StoreError::misuse(format!("the payload for {name} is no JSON: {e}"))),
+    }
 }
 
 /// Two lines about one key or row would say two things.

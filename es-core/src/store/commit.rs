@@ -63,6 +63,14 @@ impl Commit {
         let events = self.appends.iter().any(|append| !append.events.is_empty());
         !events && (beside || !self.only_looks())
     }
+
+    /// Whether a history that is gone may have led to it, and nothing in it proves otherwise: revisions and positions are
+    /// given out again, while an append names the event that it follows. Handed over in another history than the one that
+    /// it would be written in, it is refused: [`OtherHistory`](super::CommitError::OtherHistory).
+    #[must_use]
+    pub fn depends_on_its_history(&self) -> bool {
+        self.condition.is_some() || self.rows.iter().any(|row| row.rev > 0)
+    }
 }
 
 /// Events for one stream.

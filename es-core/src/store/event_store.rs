@@ -105,9 +105,9 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     fn identity(&self) -> uuid::Uuid;
 
     /// Counts the histories that this store was seen with. It changes when the store is found to have failed over to an older
-    /// state, or to have been restored to one: before anything is given that was read there. What was read before does not
-    /// count any more, wherever positions, versions and revisions stand. A store that cannot come to that says 0. Whoever wraps a store says
-    /// what that one says.
+    /// state, to have been restored to one, or to have had a payload replaced by an operator: before anything is given that
+    /// was read there. What was read before does not count any more, wherever positions, versions and revisions stand. A
+    /// store that cannot come to that says 0. Whoever wraps a store says what that one says.
     fn history(&self) -> u64;
 }
 

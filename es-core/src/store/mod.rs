@@ -11,10 +11,12 @@
 //! | [`Backend`] | all of these, its [`Transaction`], and its clients |
 //! | [`Participant`] | not of a store: what takes part in transactions that span several databases |
 
+mod adopt;
 mod backend;
 mod bookmark;
 mod builds;
 pub mod check;
+mod checkpoint;
 mod commit;
 pub mod envelope;
 mod error;
@@ -36,9 +38,11 @@ mod snapshots;
 mod table;
 mod wake;
 
+pub use self::adopt::Adopt;
 pub use self::backend::{Backend, Transaction};
 pub use self::bookmark::Bookmark;
 pub use self::builds::{Builds, Difference, Generation, RowSnapshot, Sample, Tables};
+pub use self::checkpoint::{CheckpointOf, checkpoint_of};
 pub use self::commit::{
     Append, Attempt, Check, Commit, Committed, ExpectedVersion, INLINE, Outcome, OutcomeMark, RowWrite,
 };

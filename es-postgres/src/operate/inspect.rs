@@ -1,6 +1,6 @@
 //! Looking at a store: what is wrong with where it lives, what migrations it lacks, how large it is.
 
-use es_core::store::{Position, StoreError};
+use es_core::store::{CheckpointOf, Position, StoreError, checkpoint_of};
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -133,10 +133,10 @@ impl PgBackend {
         let (mut places, mut unreadable) = (Vec::new(), Vec::new());
         for row in &checkpoints {
             let name: String = row.get_unchecked(0);
-            match place_in(row.get_unchecked(1)) {
-                Ok(None) => {}
-                Ok(Some(position)) => places.push((name, position)),
-                Err(Unreadable) => unreadable.push(name),
+            match checkpoint_of(row.get_unchecked(1)) {
+                Some(CheckpointOf::Nobody) => {}
+                Some(CheckpointOf::Range(position)) => places.push((name, position)),
+                None => unreadable.push(name),
             }
         }
         places.sort_by(|(a, at), (b, bt)| (at, a).cmp(&(bt, b)));
@@ -152,18 +152,4 @@ impl PgBackend {
             unreadable,
         })
     }
-}
-
-/// A checkpoint that is none.
-struct Unreadable;
-
-/// Where a processor is, by the row of its range. One that was merged into its neighbour keeps its row, and is nowhere.
-fn place_in(row: &[u8]) -> Result<Option<Position>, Unreadable> {
-    let row: serde_json::Value = serde_json::from_slice(row).map_err(|_| Unreadable)?;
-    let fields = row.as_object().ok_or(Unreadable)?;
-    let position = match fields.get("position") {
-        Some(position) => position.as_u64().ok_or(Unreadable)?,
-        None => 0,
-    };
-    Ok(fields.contains_key("last").then_some(Position(position)))
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use es_core::codec::JSON;
-use es_core::limits::MAX_PAYLOAD;
 use es_core::store::{Position, StoreError, StreamId, Version, check};
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
 use sqlx::{Connection as _, Row as _};
@@ -140,8 +139,9 @@ impl PgBackend {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if there is no such event, or the payload is too large or no JSON where there was JSON; or if it
-    /// [is needed](Self::redaction_needs) as it is.
+    /// [`StoreError::Misuse`] if there is no such event, or the payload is no JSON where there was JSON, or it
+    /// [is needed](Self::redaction_needs) as it is; [`StoreError::Limit`] if the payload is larger or deeper than one of an
+    /// append may be.
     pub async fn redact(&self, stream: &StreamId, version: Version, data: Bytes) -> Result<(), StoreError> {
         self.replace(stream, version, data, false).await
     }
@@ -184,14 +184,12 @@ impl PgBackend {
         needed: bool,
     ) -> Result<(), StoreError> {
         let what = "redacting an event";
-        // What is too large the server refuses itself.
-        if data.len() <= MAX_PAYLOAD {
-            let kind = sqlx::query(KIND).bind(stream.as_str().to_owned()).bind(signed(version.0));
-            let rows = self.maintain(what, kind).await?;
+        let kind = sqlx::query(KIND).bind(stream.as_str().to_owned()).bind(signed(version.0));
+        let rows = self.maintain(what, kind).await?;
+        match rows.first() {
+            Some(row) => check::replacement(row.get_unchecked(0), row.get_unchecked(1), &data)?,
             // What has left the log is taken for JSON, as nearly all is.
-            let known = rows.first().map(|row| (row.get_unchecked(0), row.get_unchecked(1)));
-            let (name, codec) = known.unwrap_or(("event", JSON));
-            check::payload(name, codec, &data)?;
+            None => check::payload("event", JSON, &data)?,
         }
         let query = sqlx::query("select redact($1, $2, $3, $4)").bind(stream.as_str().to_owned());
         let query = query.bind(signed(version.0)).bind(data.to_vec()).bind(needed);

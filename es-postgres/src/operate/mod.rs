@@ -6,7 +6,6 @@ mod import;
 mod inspect;
 mod maintain;
 
-pub use self::adopt::Adopt;
 pub use self::forget::Forgotten;
 pub use self::import::{ImportError, ImportSummary, Imported};
 pub use self::inspect::{Finding, Stats};

@@ -13,8 +13,8 @@ use es_core::store::{
 };
 use es_core::testing::conformance::domain::{Deposit, Open};
 use es_core::{App, ErrorKind};
+use es_postgres::PgBackend;
 use es_postgres::testing::Database;
-use es_postgres::{Adopt, PgBackend, PgOptions};
 
 use crate::history::{ALL, CUT, Comes, World, read_only};
 use crate::processes::start;
@@ -144,35 +144,6 @@ async fn a_key_is_remembered_as_far_as_its_outcome_is_there() {
         assert!(!pay("lost").await.unwrap().repeated, "{comes:?}");
         assert!(pay("lost").await.unwrap().repeated, "{comes:?}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_adopts_a_store_tells_everybody() {
-    let database = es_postgres::testing::database().await;
-    let store = Arc::new(PgBackend::connect(database.url()).await.unwrap());
-    append(&store, "early").await;
-    let mut log = Subscription::new(store.clone(), EventFilter::all(), Position(0));
-    next(&mut log).await.unwrap();
-    let (known, before) = (store.history(), store.stats().await.unwrap());
-    let options = PgOptions::new(database.url()).unwrap();
-    let generation = options.adopt(Adopt::Restored).await.unwrap();
-    append(&store, "early").await;
-    // What is there goes on.
-    assert_eq!(next(&mut log).await.unwrap().position, Some(Position(2)));
-    assert_eq!(store.history(), known + 1);
-    let after = store.stats().await.unwrap();
-    assert_eq!((after.store, after.generation), (before.store, generation));
-    assert_ne!(after.generation, before.generation);
-    // A clone is another store, and no program takes it for the one that it was started on.
-    options.adopt(Adopt::Cloned).await.unwrap();
-    let error = store.commit(commit("s")).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Misuse && error.to_string().contains("start it again"), "{error}");
-    let clone = PgBackend::connect(database.url()).await.unwrap();
-    assert_ne!(clone.identity(), store.identity());
-    let error = log.bookmark().unwrap().check(&clone).await.unwrap_err().to_string();
-    assert!(error.contains("is of another store"), "{error}");
-    append(&clone, "early").await;
-    assert_eq!(clone.verify().await.unwrap(), [""; 0]);
 }
 
 /// When an event was sent, and when it was acknowledged.

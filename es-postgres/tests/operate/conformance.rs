@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use es_core::BoxError;
+use es_core::store::{Adopt, Position, StoreError, StreamId, Version};
 use es_core::testing::TestClock;
-use es_core::testing::conformance::Subject;
+use es_core::testing::conformance::{Damage, Operated, Subject};
 use es_postgres::testing::{self, Database};
 use es_postgres::{PgBackend, PgOptions, Tx};
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
 
 /// So small that every rule crosses some borders.
 const SIZE: u64 = 50;
@@ -85,3 +89,62 @@ impl Subject for Partitioned {
 }
 
 es_core::store_conformance!(Partitioned::default());
+es_core::operated_conformance!(Partitioned::default());
+
+impl Operated for Partitioned {
+    async fn redact(
+        backend: &PgBackend,
+        stream: &StreamId,
+        version: Version,
+        data: Bytes,
+        needed: bool,
+    ) -> Result<(), StoreError> {
+        match needed {
+            true => backend.redact_needed(stream, version, data).await,
+            false => backend.redact(stream, version, data).await,
+        }
+    }
+
+    async fn redaction_needs(
+        backend: &PgBackend,
+        stream: &StreamId,
+        version: Version,
+    ) -> Result<Option<String>, StoreError> {
+        backend.redaction_needs(stream, version).await
+    }
+
+    async fn verify_after(backend: &PgBackend, after: Position) -> Result<Vec<String>, StoreError> {
+        backend.verify_after(after).await
+    }
+
+    async fn adopt(&self, _: &PgBackend, how: Adopt) -> Uuid {
+        let url = self.0.lock().unwrap().last().unwrap().url().to_owned();
+        PgOptions::new(&url).unwrap().adopt(how).await.unwrap()
+    }
+
+    async fn generation(backend: &PgBackend) -> Uuid {
+        backend.stats().await.unwrap().generation
+    }
+
+    async fn damage(backend: &PgBackend, damage: Damage) {
+        let past_the_guard = |sql: String| format!("set local es.maintenance = 'on'; {sql}");
+        let sql = match damage {
+            Damage::Outcomes(at) => format!("update es.outcomes set position = {}", at.0),
+            Damage::Snapshots(at) => format!("update es.snapshots set version = {}", at.0),
+            Damage::Gone(at) => past_the_guard(format!("delete from es.events where position = {}", at.0)),
+            Damage::Renumbered(at, version) => past_the_guard(format!(
+                "update es.events set version = {} where position = {}",
+                version.0, at.0
+            )),
+            Damage::Early(at) => past_the_guard(format!(
+                "update es.events set recorded_at = 'epoch' where position = {}",
+                at.0
+            )),
+            Damage::Checkpoint(name) => {
+                format!("update es.rows set data = '\\x7b' where tbl = 'checkpoints' and key = '{name}'")
+            }
+        };
+        let sql = format!("begin; {sql}; commit");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&backend.db()).await.unwrap();
+    }
+}

@@ -32,6 +32,8 @@ pub(super) struct Stream {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) types: Types,
+    /// The history that the store has.
+    pub(super) history: u64,
     pub(super) head: Position,
     /// By the store's clock.
     pub(super) now: Timestamp,
@@ -56,6 +58,8 @@ pub(super) struct Batch {
     current: usize,
     /// Whether later commits of the batch may ask for the events of earlier ones.
     pub(super) remembers: bool,
+    /// The last event that the batch adds.
+    last: Option<(Position, EventId)>,
     added: Vec<RecordedEvent>,
     types_added: HashMap<(String, u32, String), i64>,
     pub(super) rows: Rows,
@@ -87,6 +91,11 @@ impl Batch {
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// The last event that it adds.
+    pub(super) const fn last(&self) -> Option<(Position, EventId)> {
+        self.last
     }
 
     pub(super) fn new_types(&self) -> impl Iterator<Item = (i64, &Kind)> {
@@ -138,6 +147,7 @@ impl Batch {
         to.version.0 += 1;
         to.position = self.head;
         to.last = Some(event.id);
+        self.last = Some((to.position, event.id));
         let to = *to;
         self.rows.event(to, kind, self.recorded_at, event);
         if self.remembers {

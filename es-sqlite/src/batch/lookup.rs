@@ -31,7 +31,11 @@ pub(super) async fn look_up(writing: &mut Writing, commits: &[Commit]) -> Result
     let shared = writing.shared().clone();
     let mut batch = Batch::new(shared.types.clone());
     let last_type = ask(writing, commits, &mut batch).await?;
-    if last_type > 0 && shared.types.known().kind(last_type).is_none() {
+    batch.history = shared.histories.changes();
+    if !shared.histories.has_types() {
+        crate::types::read_anew(&shared.types, writing.conn_mut()).await?;
+        shared.histories.read_types(batch.history);
+    } else if last_type > 0 && shared.types.known().kind(last_type).is_none() {
         crate::types::reload(&shared.types, writing.conn_mut()).await?;
     }
     // The clock may go backwards; recorded times do not.
@@ -70,7 +74,10 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
         (BEGIN, Statement::Begin)
     };
     writing.set_open(true);
-    let query = sqlx::query(sql)
+    let shared = writing.shared().clone();
+    let looks = shared.histories.ask();
+    let query = looks
+        .bind(sqlx::query(sql))
         .bind(json(&names.iter().map(|name| name.as_str()).collect::<Vec<_>>()))
         .bind(json(&keys))
         .bind(json(&rows))
@@ -86,7 +93,10 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
             }
         };
         match statement {
-            Statement::Head => last_type = head(&row, batch),
+            Statement::Head => {
+                last_type = head(&row, batch);
+                shared.histories.hear(looks, &row, 5)?;
+            }
             Statement::Streams => {
                 for (place, id, version, position, last) in
                     places::<(usize, i64, u64, u64, Option<Uuid>)>(&row)?

@@ -14,21 +14,23 @@ use es_core::store::{Attempt, Commit, CommitError, Committed, Touched};
 use self::ledger::Batch;
 pub(crate) use self::lookup::outcome;
 use crate::writer::Writing;
-use crate::{attempt, error};
+use crate::{attempt, error, history};
 
 type Outcome = Result<Committed, CommitError>;
 
-/// Runs a batch, in the user's transaction if one is open, else in one of its own. One outcome each.
-pub(crate) async fn run(writing: &mut Writing, commits: Vec<Commit>) -> Vec<Outcome> {
+/// Runs a batch, in the user's transaction if one is open, else in one of its own. Beside each commit stands the history that
+/// it was decided on. One outcome each.
+pub(crate) async fn run(writing: &mut Writing, commits: Vec<(Commit, u64)>) -> Vec<Outcome> {
     // A user's transaction has rows of its own, which a second try would lose.
     let alone = commits.len() == 1 || writing.is_open();
-    match run_once(writing, &commits).await {
+    let (commits, histories): (Vec<_>, Vec<_>) = commits.into_iter().unzip();
+    match run_once(writing, &commits, &histories).await {
         Ok(outcomes) => outcomes,
         Err(e) if error::is_about_data(&e) && !alone => {
             // Somebody's data does not fit: one by one, so that only theirs fails.
             let mut outcomes = Vec::with_capacity(commits.len());
-            for commit in commits {
-                let outcome = run_once(writing, &[commit]).await.map_err(failed);
+            for (commit, history) in commits.into_iter().zip(histories) {
+                let outcome = run_once(writing, &[commit], &[history]).await.map_err(failed);
                 outcomes.push(outcome.and_then(|mut o| o.pop().expect("one outcome for one commit")));
             }
             outcomes
@@ -41,13 +43,17 @@ pub(crate) async fn run(writing: &mut Writing, commits: Vec<Commit>) -> Vec<Outc
 }
 
 fn failed(error: sqlx::Error) -> CommitError {
-    error::store("a commit", error).into()
+    history::failed("a commit", error).into()
 }
 
 /// All of it; after an error nothing of it is stored.
-async fn run_once(writing: &mut Writing, commits: &[Commit]) -> Result<Vec<Outcome>, sqlx::Error> {
+async fn run_once(
+    writing: &mut Writing,
+    commits: &[Commit],
+    histories: &[u64],
+) -> Result<Vec<Outcome>, sqlx::Error> {
     let users = writing.is_open();
-    let (outcomes, batch) = match decide(writing, commits, users).await {
+    let (outcomes, batch) = match decide(writing, commits, histories, users).await {
         Ok(decided) => decided,
         Err(error) => {
             writing.rollback().await?;
@@ -68,7 +74,12 @@ async fn run_once(writing: &mut Writing, commits: &[Commit]) -> Result<Vec<Outco
         }
     }
     let shared = writing.shared();
-    batch.new_types().for_each(|(id, kind)| shared.types.learn(id, kind.clone()));
+    if batch.history == shared.histories.changes() {
+        batch.new_types().for_each(|(id, kind)| shared.types.learn(id, kind.clone()));
+    }
+    if let Some((position, event)) = batch.last() {
+        shared.histories.saw(batch.history, position.0, event);
+    }
     shared.publish(batch.head);
     if shared.row_wakes.is_watched() {
         let accepted = commits.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
@@ -96,6 +107,7 @@ fn unknown(commits: &[Commit], outcomes: Vec<Outcome>) -> Vec<Outcome> {
 async fn decide(
     writing: &mut Writing,
     commits: &[Commit],
+    histories: &[u64],
     users: bool,
 ) -> Result<(Vec<Outcome>, Batch), sqlx::Error> {
     let mut batch = lookup::look_up(writing, commits).await?;
@@ -103,6 +115,10 @@ async fn decide(
     let mut outcomes = Vec::with_capacity(commits.len());
     for (i, commit) in commits.iter().enumerate() {
         batch.turn_to(i);
+        if histories[i] != batch.history && commit.depends_on_its_history() {
+            outcomes.push(Err(CommitError::OtherHistory));
+            continue;
+        }
         if batch.fences.contains(&commit.attempt) {
             outcomes.push(Err(attempt::given_up(commit.attempt)));
             continue;

@@ -1,7 +1,7 @@
 -- One page of one stream, by its unique index; versions have no holes, so the rows count them.
--- ?1: name, ?2: after this version, ?3: at most so many.
+-- Bound: name, after this version, at most so many. Plain placeholders: other statements may follow in one message.
 select e.position, e.head, e.data
 from es_events e
-where e.stream = (select id from es_streams where name = ?1) and e.version > ?2
+where e.stream = (select id from es_streams where name = ?) and e.version > ?
 order by e.version
-limit ?3
+limit ?

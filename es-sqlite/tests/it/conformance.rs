@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use es_core::BoxError;
-use es_core::store::Backend as _;
+use es_core::store::{Adopt, Backend as _, Position, StoreError, StreamId, Version};
 use es_core::testing::TestClock;
-use es_core::testing::conformance::Subject;
+use es_core::testing::conformance::{Damage, Operated, Subject};
 use es_sqlite::{SqliteBackend, SqliteOptions, Tx};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 /// Stores in a folder that lives as long as the test.
 struct Sqlite(TempDir);
@@ -79,6 +83,69 @@ impl Subject for Sqlite {
 }
 
 es_core::conformance!(sqlite());
+es_core::operated_conformance!(sqlite());
+
+impl Operated for Sqlite {
+    async fn redact(
+        backend: &SqliteBackend,
+        stream: &StreamId,
+        version: Version,
+        data: Bytes,
+        needed: bool,
+    ) -> Result<(), StoreError> {
+        match needed {
+            true => backend.redact_needed(stream, version, data).await,
+            false => backend.redact(stream, version, data).await,
+        }
+    }
+
+    async fn redaction_needs(
+        backend: &SqliteBackend,
+        stream: &StreamId,
+        version: Version,
+    ) -> Result<Option<String>, StoreError> {
+        backend.redaction_needs(stream, version).await
+    }
+
+    async fn verify_after(backend: &SqliteBackend, after: Position) -> Result<Vec<String>, StoreError> {
+        backend.verify_after(after).await
+    }
+
+    async fn adopt(&self, backend: &SqliteBackend, how: Adopt) -> Uuid {
+        SqliteOptions::new(backend.path()).adopt(how).await.unwrap()
+    }
+
+    async fn generation(backend: &SqliteBackend) -> Uuid {
+        backend.stats().await.unwrap().generation
+    }
+
+    async fn damage(backend: &SqliteBackend, damage: Damage) {
+        let past_the_guard = |sql: String| {
+            format!("drop trigger if exists es_events_update; drop trigger if exists es_events_delete; {sql}")
+        };
+        let sql = match damage {
+            Damage::Outcomes(at) => format!("update es_outcomes set position = {}", at.0),
+            Damage::Snapshots(at) => format!("update es_snapshots set version = {}", at.0),
+            Damage::Gone(at) => past_the_guard(format!(
+                "delete from es_tags where position = {0}; delete from es_events where position = {0}",
+                at.0
+            )),
+            Damage::Renumbered(at, version) => past_the_guard(format!(
+                "update es_events set version = {} where position = {}",
+                version.0, at.0
+            )),
+            Damage::Early(at) => {
+                past_the_guard(format!("update es_events set recorded_at = 0 where position = {}", at.0))
+            }
+            Damage::Checkpoint(name) => {
+                format!("update es_rows set data = x'7b' where tbl = 'checkpoints' and key = '{name}'")
+            }
+        };
+        let mut conn = SqliteConnectOptions::new().filename(backend.path()).connect().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
+        conn.close().await.unwrap();
+    }
+}
 
 /// What `again` promises: nothing is shared but the file.
 #[tokio::test]

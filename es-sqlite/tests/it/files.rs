@@ -129,7 +129,7 @@ async fn a_file_of_a_newer_program_is_refused() {
     sqlx::query("update es_store set schema = 99").execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();
     let error = refused(&file).await;
-    assert_eq!(error.to_string(), "the database has schema 99, this program knows 4: use a newer program");
+    assert_eq!(error.to_string(), "the database has schema 99, this program knows 5: use a newer program");
 }
 
 #[tokio::test]

@@ -54,10 +54,14 @@
 //! resolves what is unknown, and sends again what was never applied, with the same event ids. So a store
 //! may answer `Transient` and `Unknown` whenever it likes, but nothing else that is not so.
 //!
+//! A backend with the verbs of an operator implements [`Operated`] as well, and declares those rules by
+//! [`operated_conformance!`](crate::operated_conformance). Stores that fail are not asked to keep them.
+//!
 //! The letter and number over a rule are those of the table in `docs/rules.md`; its name says it in words.
 
 #![expect(clippy::missing_panics_doc, reason = "a rule that does not hold panics: that is how a test fails")]
 
+pub mod adopting;
 pub mod append;
 pub mod attempts;
 pub mod backfills;
@@ -87,6 +91,7 @@ pub mod late;
 pub mod laws;
 pub mod limits;
 pub mod missed;
+mod operated;
 pub mod operating;
 pub mod parking;
 mod patient;
@@ -104,6 +109,7 @@ pub mod reading;
 #[doc(hidden)]
 pub mod readside;
 pub mod rebuilds;
+pub mod redacting;
 pub mod rekeyed;
 mod relay;
 pub mod renames;
@@ -121,13 +127,15 @@ pub mod transactions;
 pub mod undecoded;
 pub mod unknown;
 pub mod vanishing;
+pub mod verifying;
 pub mod versions;
 pub mod waiting;
 
 use std::time::Duration;
 
+pub use self::operated::{Damage, Operated};
 use self::patient::Patient;
-pub use self::rules::RULES;
+pub use self::rules::{OPERATED, RULES};
 use super::TestClock;
 use crate::store::{Backend, RecordedEvent, RowStore, Subscription};
 use crate::{App, AppBuilder, BoxError};

@@ -691,6 +691,33 @@ macro_rules! __conformance_rules {
     };
 }
 
+/// Hands the list of the rules about what an operator does to a macro.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_operated_rules {
+    ($callback:path, $($input:tt)*) => {
+        $callback! {
+            $($input)*
+            redacting {
+                a_payload_is_replaced_and_nothing_else_and_the_snapshot_goes
+                what_is_not_there_or_could_not_be_appended_is_refused
+                what_is_set_aside_is_not_redacted_unless_it_is_meant
+                a_redaction_reaches_what_other_programs_keep
+                a_state_of_before_a_redaction_is_neither_used_nor_stored
+            }
+            verifying {
+                each_thing_that_is_wrong_is_named
+                what_cannot_be_read_hides_nothing_else
+                what_was_verified_before_is_left_out
+            }
+            adopting {
+                who_lives_through_a_restore_goes_on_from_what_is_there
+                a_clone_is_another_store
+            }
+        }
+    };
+}
+
 /// Declares a test for each rule of the contract: `es_core::conformance!(Memory)`.
 ///
 /// The first argument is an expression that makes a [`Subject`](crate::testing::conformance::Subject),
@@ -716,6 +743,14 @@ macro_rules! store_conformance {
     };
 }
 
+/// The same for what an operator does, of a subject that is [`Operated`](crate::testing::conformance::Operated).
+#[macro_export]
+macro_rules! operated_conformance {
+    ($subject:expr) => {
+        $crate::__conformance_operated_rules!($crate::__conformance_tests, [$subject][tokio::test]);
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_tests {
@@ -733,10 +768,23 @@ macro_rules! __conformance_tests {
 }
 
 macro_rules! names {
-    ($($suite:ident { $($rule:ident)* })*) => {
-        /// The paths of all tests that [`conformance!`](crate::conformance) declares.
-        pub const RULES: &[&str] = &[$($(concat!(stringify!($suite), "::", stringify!($rule))),*),*];
+    ([$(#[$doc:meta])* $name:ident] $($suite:ident { $($rule:ident)* })*) => {
+        $(#[$doc])*
+        pub const $name: &[&str] = &[$($(concat!(stringify!($suite), "::", stringify!($rule))),*),*];
     };
 }
 
-__conformance_rules!(names,);
+__conformance_rules!(
+    names,
+    [
+        /// The paths of all tests that [`conformance!`](crate::conformance) declares.
+        RULES
+    ]
+);
+__conformance_operated_rules!(
+    names,
+    [
+        /// The paths of all tests that [`operated_conformance!`](crate::operated_conformance) declares.
+        OPERATED
+    ]
+);
