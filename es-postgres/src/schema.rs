@@ -87,6 +87,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("gate", include_str!("../migrations/0012_gate.sql")),
     ("age", include_str!("../migrations/0013_age.sql")),
     ("waited", include_str!("../migrations/0014_waited.sql")),
+    ("standing", include_str!("../migrations/0015_standing.sql")),
 ];
 
 /// The number of the last migration that this program knows.

@@ -8,7 +8,7 @@ use crate::PgBackend;
 use crate::row::{number, signed};
 
 const GET: &str = "select version, event, schema, data from snapshots where stream = $1";
-const PUT: &str = include_str!("sql/put_snapshot.sql");
+const PUT: &str = "select put_snapshot($1, $2, $3, $4, $5, $6)";
 const DROP: &str = "delete from snapshots where stream = $1";
 
 #[async_trait]
@@ -26,12 +26,20 @@ impl SnapshotStore for PgBackend {
     }
 
     async fn put_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
+        // The state was read in the history that is known now, or before it. In another one it is not stored.
+        let histories = self.0.shared.readers.histories();
+        let token = histories.token(histories.changes());
         let query = || {
             let query =
                 sqlx::query(PUT).bind(snapshot.stream.as_str().to_owned()).bind(signed(snapshot.version.0));
-            query.bind(snapshot.event).bind(snapshot.schema.cast_signed()).bind(snapshot.data.to_vec())
+            let query = query.bind(snapshot.event).bind(snapshot.schema.cast_signed());
+            query.bind(snapshot.data.to_vec()).bind(token)
         };
-        self.0.shared.readers.rows("storing a snapshot", query).await.map(drop)
+        let rows = self.0.shared.readers.rows("storing a snapshot", query).await?;
+        if rows.first().is_none_or(|row| !row.get_unchecked::<bool, _>(0)) {
+            tracing::debug!(stream = %snapshot.stream, version = snapshot.version.0, "the snapshot is not needed: a newer one is there, or it is of another history");
+        }
+        Ok(())
     }
 
     async fn drop_snapshot(&self, stream: &StreamId) -> Result<(), StoreError> {

@@ -15,7 +15,8 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// [`StoreError`] if the store cannot be read.
     async fn snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError>;
 
-    /// Stores a snapshot, unless a newer one of the same schema is there.
+    /// Stores a snapshot, unless a newer one of the same schema is there. A store that can come to another history also leaves
+    /// out one whose event does not stand in the stream.
     ///
     /// # Errors
     ///

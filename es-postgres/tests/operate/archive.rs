@@ -352,6 +352,19 @@ async fn what_could_not_be_loaded_any_more_stays_unless_it_is_meant() {
 }
 
 #[tokio::test]
+async fn a_snapshot_of_an_event_that_is_gone_is_not_counted_on() {
+    let (_database, backend) = half_loadable().await;
+    let lost = "update es.snapshots set version = 12, event = gen_random_uuid()";
+    sqlx::raw_sql(lost).execute(&backend.db()).await.unwrap();
+    let plan = backend.plan_archive(Position(20)).await.unwrap();
+    assert_eq!(plan.unloadable.len(), 2, "{plan:?}");
+    assert!(plan.unloadable[0].contains("stream a has no snapshot at version 10 or later"), "{plan:?}");
+    // Archived all the same, the stream has no need of it.
+    assert_eq!(backend.archive_unloadable(Position(20)).await.unwrap(), ["events_archived_1_20"]);
+    assert_eq!(backend.redaction_needs(&stream("a"), Version(10)).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn what_was_archived_comes_back_the_last_one_first() {
     let (_database, backend) = half_loadable().await;
     let tagged = EventFilter::all().tagged(&Tag::new("shop", "a").unwrap());

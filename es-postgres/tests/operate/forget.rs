@@ -4,8 +4,8 @@ use es_core::ErrorKind;
 use es_core::clock::{Clock as _, SystemClock, Timestamp};
 use es_core::id::Ids;
 use es_core::store::{
-    Attempt, Commit, CommitError, Committed, EventStore as _, ExpectedVersion, IdempotencyKey, Outcome,
-    OutcomeMark, Position, Resolution, Version,
+    Attempt, Backend as _, Commit, CommitError, Committed, EventStore as _, ExpectedVersion, IdempotencyKey,
+    Outcome, OutcomeMark, Position, Resolution, RowWrite, Transaction as _, Version,
 };
 use es_postgres::PgBackend;
 
@@ -80,6 +80,28 @@ async fn what_was_given_up_stays_never_once_its_fence_is_forgotten() {
     }
     backend.commit(append("s", ExpectedVersion::Any, 1)).await.unwrap();
     assert_eq!(backend.head().await.unwrap(), Position(1));
+}
+
+/// Its clock is behind what is forgotten: what it names itself was never used.
+#[tokio::test]
+async fn a_program_whose_clock_is_behind_writes_on() {
+    let (_database, backend) = open().await;
+    let all = "insert into es.forgotten values ('attempts', 'ffffffff-ffff-7000-8000-000000000000')";
+    sqlx::raw_sql(all).execute(&backend.db()).await.unwrap();
+    let row = |rev| RowWrite { table: "v/1".into(), key: "k".to_owned(), rev, row: Some("1".into()) };
+    let rows = |rev| Commit { rows: vec![row(rev)], ..Commit::default() };
+    backend.commit(append("s", ExpectedVersion::Any, 1)).await.unwrap();
+    backend.commit(rows(0)).await.unwrap();
+    for staged in [rows(1), append("s", ExpectedVersion::Any, 1)] {
+        let mut tx = backend.begin().await.unwrap();
+        *tx.staged() = staged;
+        tx.commit().await.unwrap();
+    }
+    // A name that somebody else gave may have been used.
+    let named = Commit { attempt: Ids::default().next(), ..append("s", ExpectedVersion::Any, 1) };
+    let error = backend.commit(named).await.unwrap_err();
+    assert!(error.to_string().contains("was given up"), "{error}");
+    assert_eq!(backend.head().await.unwrap(), Position(2));
 }
 
 #[tokio::test]
