@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgTransactionManager;
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{PgConnection, PgPool, Postgres, Row as _};
 use sqlx_core::transaction::TransactionManager as _;
 use tokio::runtime::Handle;
 
@@ -48,8 +48,11 @@ impl Begun {
 
     /// Rolls back.
     pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
-        PgTransactionManager::rollback(&mut self).await?;
-        self.conn = None;
+        let writes = roll_back(&mut self).await?;
+        let conn = self.conn.take();
+        if !writes {
+            drop(conn.map(PoolConnection::detach));
+        }
         Ok(())
     }
 
@@ -84,21 +87,21 @@ impl Drop for Begun {
         let _entered = self.runtime.enter();
         drop(self.runtime.spawn(async move {
             match tokio::time::timeout(PATIENCE, roll_back(&mut conn)).await {
-                Ok(Ok(())) => drop(conn),
-                // The pool would ask it whether it is well, for as long as it takes.
+                Ok(Ok(true)) => drop(conn),
+                // Of a server that does not answer, the pool would ask it whether it is well, for as long as it takes.
                 _ => drop(conn.detach()),
             }
         }));
     }
 }
 
-/// Rolls back whatever is open, also what the driver does not know to be.
-async fn roll_back(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-    if PgTransactionManager::get_transaction_depth(conn) == 0 {
-        return sqlx::raw_sql("rollback").execute(conn).await.map(drop);
-    }
+/// Rolls back whatever is open, also what the driver does not know to be. Says whether the connection may be used again: one of
+/// a standby, or of a server that was read-only when it was made, stays so.
+async fn roll_back(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
     while PgTransactionManager::get_transaction_depth(conn) > 0 {
         PgTransactionManager::rollback(conn).await?;
     }
-    Ok(())
+    // Without a transaction, the server would warn of a ROLLBACK alone each time.
+    let roll_back = "begin; rollback; select current_setting('transaction_read_only') = 'off'";
+    sqlx::raw_sql(roll_back).fetch_one(conn).await?.try_get(0)
 }
