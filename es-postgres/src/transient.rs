@@ -16,7 +16,9 @@ pub(crate) fn is_transient(error: &(dyn Error + 'static)) -> bool {
             return error.kind() == ErrorKind::Transient;
         }
         if let Some(error) = cause.downcast_ref::<CommitError>() {
-            return matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unknown);
+            // What was decided on a history that is gone is decided again.
+            return matches!(error, CommitError::OtherHistory | CommitError::BehindHead { .. })
+                || matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unknown);
         }
         if let Some(error) = cause.downcast_ref::<sqlx::Error>() {
             return of_driver(error);
