@@ -6,6 +6,9 @@ use sqlx::{PgConnection, Row as _};
 
 use crate::error;
 use crate::schema::{SchemaName, quoted, sql};
+use crate::transient::is_transient;
+
+const INSTALLING: &str = "installing a projection";
 
 /// Why a generation was not made.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ pub(super) async fn make(
     if tables.schema.trim().is_empty() {
         return Ok("[]".to_owned());
     }
-    let failed = |e| error::store("installing a projection", e);
+    let failed = |e| error::store(INSTALLING, e);
     let before: Vec<Oid> =
         sqlx::query_scalar(sql(schema.fill("select coalesce(array_agg(id), '{}') from {es}.objects()")))
             .fetch_one(&mut *conn)
@@ -56,7 +59,7 @@ pub(super) async fn make(
     }
     sqlx::raw_sql(sql(path)).execute(&mut *conn).await.map_err(failed)?;
     let made = sqlx::raw_sql(tables.schema).execute(&mut *conn).await;
-    made.map_err(|e| does_not_run(tables, place, &e))?;
+    made.map_err(|e| does_not_run(tables, place, e))?;
     // What is new, and was made by this very transaction: another one may be making tables at the same time.
     let touched =
         "select kind, name, place::text, id = any ($1) from {es}.objects() where touched order by id desc";
@@ -111,10 +114,14 @@ async fn others(
     query.bind(generation.cast_signed()).fetch_one(conn).await
 }
 
-fn does_not_run(tables: &Tables, place: Option<&str>, error: &sqlx::Error) -> NotMade {
+fn does_not_run(tables: &Tables, place: Option<&str>, error: sqlx::Error) -> NotMade {
     /// Something of this name is there already: a schema, a function, a table, another object, or of another kind.
     const THERE: &[&str] = &["42P06", "42723", "42P07", "42710", "42809"];
-    if place.is_some() && error::code(error).is_some_and(|code| THERE.contains(&code)) {
+    // The DDL has done nothing for which a server ends, or lets it wait.
+    if is_transient(&error) {
+        return error::store(INSTALLING, error).into();
+    }
+    if place.is_some() && error::code(&error).is_some_and(|code| THERE.contains(&code)) {
         return qualified(tables, &error.to_string());
     }
     StoreError::misuse(format!("the schema of projection {} does not run: {error}", tables.name)).into()

@@ -11,7 +11,7 @@ use es_core::store::{
 };
 use es_postgres::testing::Database;
 use es_postgres::{PgBackend, Tx};
-use sqlx::Row as _;
+use sqlx::{Connection as _, Executor as _, Row as _};
 use tokio::time::timeout;
 
 use crate::support::{
@@ -329,6 +329,23 @@ async fn what_belongs_to_somebody_else_is_not_dropped() {
     run(database.url(), "drop table es_pairs_1_2.stray").await;
     store.uninstall(&PAIRS, 2, v()).await.unwrap();
     assert!(data(&store, "v/1", "k").await.is_some());
+}
+
+#[tokio::test]
+async fn what_a_ddl_waits_for_is_not_its_fault() {
+    let database = es_postgres::testing::database().await;
+    let store = with(&database, |o| o.with_lock_timeout(Duration::from_millis(200))).await;
+    run(database.url(), "create table parent (id int primary key)").await;
+    let mut conn = connect(database.url()).await;
+    let mut locks = conn.begin().await.unwrap();
+    locks.execute("lock table parent in access exclusive mode").await.unwrap();
+    let child = Tables { name: "child", version: 1, schema: "create table child (p int references parent)" };
+    let error = store.install(&child, 1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    locks.rollback().await.unwrap();
+    store.install(&child, 1).await.unwrap();
+    let wrong = Tables { name: "wrong", version: 1, schema: "create table wrong (p int references nothing)" };
+    assert_eq!(store.install(&wrong, 1).await.unwrap_err().kind(), ErrorKind::Misuse);
 }
 
 #[tokio::test]
