@@ -453,7 +453,7 @@ fn receive(waiting: &mut VecDeque<Request>, requests: &mut mpsc::UnboundedReceiv
 fn take(waiting: &mut VecDeque<Request>) -> std::collections::vec_deque::Drain<'_, Request> {
     let (mut events, mut bytes, mut count) = (0, 0, 0);
     for request in waiting.iter() {
-        let (n, size) = request.events().fold((0, 0), |(n, size), event| (n + 1, size + event.data.len()));
+        let (n, size) = request.events().fold((0, 0), |(n, size), event| (n + 1, size + event.size()));
         events += n;
         bytes += size;
         if count > 0 && (events > MAX_EVENTS || bytes > MAX_BYTES) {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 pub use self::error::{DecodeError, DecodeProblem, EncodeError, is_of_a_newer_program};
 pub use self::metadata::Metadata;
 pub use self::names::{EventId, Name, Position, StreamId, Version};
+pub(crate) use self::record::size;
 pub use self::record::{NewEvent, RecordedEvent};
 pub use self::recorded::Recorded;
 pub use self::tags::Tag;

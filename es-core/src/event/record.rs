@@ -9,6 +9,12 @@ use super::{
     DecodeError, Event as _, EventData, EventId, Metadata, Name, Payload, Position, StreamId, Tag, Version,
 };
 
+/// Bytes of what can be large of an event.
+pub(crate) fn size(data: &Bytes, tags: &[Tag], metadata: &Metadata) -> usize {
+    let tags: usize = tags.iter().map(|tag| tag.as_str().len()).sum();
+    data.len() + tags + metadata.size()
+}
+
 /// An event on its way into the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "what is stored of an event, each backend writes all of it")]
@@ -35,6 +41,12 @@ impl NewEvent {
     pub fn new(id: EventId, data: EventData, metadata: Arc<Metadata>) -> Self {
         let EventData { name, schema, codec, data, tags } = data;
         Self { id, name, schema, codec, data, tags, metadata }
+    }
+
+    /// How many bytes it takes, without what every one takes: payload, tags and texts of the metadata.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size(&self.data, &self.tags, &self.metadata)
     }
 
     /// The event as it is read back from this place.

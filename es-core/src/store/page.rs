@@ -12,8 +12,7 @@ pub trait PageItem {
 impl PageItem for RecordedEvent {
     /// Payload, tags and texts of the metadata.
     fn size(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|tag| tag.as_str().len()).sum();
-        self.data.len() + tags + self.metadata.size()
+        crate::event::size(&self.data, &self.tags, &self.metadata)
     }
 }
 

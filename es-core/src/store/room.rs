@@ -98,10 +98,7 @@ impl Drop for Place {
 /// About how many bytes a commit takes in memory.
 fn weight(commit: &Commit) -> usize {
     let Commit { appends, checks, condition, outcomes, rows, inline: _, explain: _, attempt: _ } = commit;
-    let events = appends.iter().flat_map(|append| &append.events).map(|event| {
-        let tags: usize = event.tags.iter().map(|tag| tag.as_str().len()).sum();
-        EACH + event.data.len() + tags
-    });
+    let events = appends.iter().flat_map(|append| &append.events).map(|event| EACH + event.size());
     let marks = outcomes.iter().map(|mark| EACH + mark.outcome.refusal.as_ref().map_or(0, |data| data.len()));
     let rows =
         rows.iter().map(|write| EACH + write.key.len() + write.row.as_ref().map_or(0, |data| data.len()));
@@ -114,7 +111,8 @@ fn weight(commit: &Commit) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::RowWrite;
+    use crate::event::Metadata;
+    use crate::store::{Append, ExpectedVersion, NewEvent, RowWrite, StreamId};
 
     fn of(bytes: usize) -> Commit {
         let row =
@@ -146,6 +144,26 @@ mod tests {
         assert_eq!((waiting.requests, waiting.bytes), (1, weight(&of(300))));
         assert_eq!(room.beside([&places[0]; 0]), room.taken());
         assert_eq!(room.beside(&places), Busy { requests: 0, bytes: 0 });
+    }
+
+    #[test]
+    fn metadata_takes_room_as_payloads_do() {
+        let user = [("note".to_owned(), "x".repeat(60_000))].into();
+        let event = NewEvent {
+            id: uuid::Uuid::max(),
+            name: "done".into(),
+            schema: 1,
+            codec: "json".into(),
+            data: "{}".into(),
+            tags: Vec::new(),
+            metadata: Arc::new(Metadata { user, ..Metadata::default() }),
+        };
+        let (stream, expected) = (StreamId::new("a").unwrap(), ExpectedVersion::Any);
+        let append = Append { stream, expected, events: vec![event] };
+        let commit = Commit { appends: vec![append], ..Commit::default() };
+        let room = Room::new(10, 100_000);
+        let _first = room.take(&commit).unwrap();
+        assert_eq!(busy(&room.take(&commit).unwrap_err()).requests, 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
 
 use crate::limits::{MAX_PAGE, PAGE_BYTES};
-use crate::store::{EventFilter, EventStore, Page, Position, RecordedEvent, StoreError};
+use crate::store::{EventFilter, EventStore, Page, PageItem as _, Position, RecordedEvent, StoreError};
 
 /// The longest time between two looks at the head, where no wake-up comes.
 const POLL: Duration = Duration::from_secs(1);
@@ -220,7 +220,7 @@ impl Cache {
 }
 
 fn size(events: &[RecordedEvent]) -> usize {
-    events.iter().map(|event| event.data.len() + event.stream.as_str().len() + OVERHEAD).sum()
+    events.iter().map(|event| event.size() + event.stream.as_str().len() + OVERHEAD).sum()
 }
 
 #[cfg(test)]
@@ -247,6 +247,29 @@ mod tests {
         assert_eq!(ids(&pages, 1).await, [4]);
         // Whoever waits at the end of the longer log hears of it.
         news.changed().await.expect("it looks at the head");
+    }
+
+    #[test]
+    fn pages_are_let_go_by_all_that_is_large_in_them() {
+        let user = [("note".to_owned(), "x".repeat(60_000))].into();
+        let event = crate::store::NewEvent {
+            id: uuid::Uuid::max(),
+            name: "done".into(),
+            schema: 1,
+            codec: "json".into(),
+            data: "{}".into(),
+            tags: Vec::new(),
+            metadata: Arc::new(crate::event::Metadata { user, ..Default::default() }),
+        };
+        let stream = crate::store::StreamId::new("a").expect("a name");
+        let now = crate::clock::Timestamp::UNIX_EPOCH;
+        let event = event.into_recorded(stream, crate::store::Version(1), Some(Position(1)), now);
+        let page = Page { events: vec![event; 70], through: Position(70), more: true };
+        let (mut cache, size) = (Cache::default(), size(&page.events));
+        for after in 0..50 {
+            cache.keep(Position(after), &page, size);
+        }
+        assert!(cache.read.len() <= 5, "{} pages of {size} bytes", cache.read.len());
     }
 
     #[tokio::test(start_paused = true)]
