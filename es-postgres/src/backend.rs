@@ -52,6 +52,8 @@ pub(crate) struct Store {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) identity: uuid::Uuid,
+    /// The key of the lock that whoever appends holds.
+    pub(crate) gate: i64,
     pub(crate) types: Types,
     /// Of which history they are, as readers count them.
     pub(crate) types_at: AtomicU64,
@@ -211,6 +213,7 @@ impl PgBackend {
         let (news, witnesses) = (options.notify.then_some(news), Witnesses::new(readers.clone()));
         let shared = Arc::new(Shared {
             identity,
+            gate: options.schema.gate(),
             types: kinds,
             types_at: AtomicU64::new(0),
             streams: Streams::default(),

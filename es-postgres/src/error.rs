@@ -52,6 +52,10 @@ const RENAMED: &str = "ES008";
 const OTHER_HISTORY: &str = "ES009";
 /// The server does not write: a standby, or one that an operator has made read-only.
 const READ_ONLY: &str = "25006";
+/// `lock_not_available`: a lock was not had in time.
+const LOCKED: &str = "55P03";
+/// `query_canceled`: by the statement timeout, or by an operator.
+const CANCELED: &str = "57014";
 /// `cached plan must not change result type`: it repeats until the connection is closed.
 pub(crate) const STALE_PLAN: &str = "0A000";
 
@@ -128,6 +132,14 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
 fn is_read_only(error: &PgDatabaseError) -> bool {
     let in_recovery = || matches!(error.routine(), Some("AssignTransactionId" | "GetNewTransactionId"));
     error.code() == READ_ONLY || error.code() == "XX000" && in_recovery()
+}
+
+/// Whether it has waited too long for a lock, or has outlasted its time: what one request asks for holds up those beside it.
+/// Who waits for the gate waits for what all of them need.
+pub(crate) fn is_late(error: &sqlx::Error, gate: i64) -> bool {
+    let at_gate = format!("pg_advisory_xact_lock({gate})");
+    let waits = |e: &PgDatabaseError| e.r#where().is_some_and(|context| context.contains(&at_gate));
+    database(error).is_some_and(|e| matches!(e.code(), LOCKED | CANCELED) && !waits(e))
 }
 
 /// Whether the number of a type stands for another one: the store has another history.

@@ -26,8 +26,9 @@ use crate::stream_cache::StreamCache;
 
 /// Requests that are taken out of the queue at a time.
 const QUEUE: usize = 4_096;
-/// Events, and bytes of payload, of one batch. A larger request goes alone.
+/// Events, rows, and bytes, of one batch. A larger request goes alone.
 const MAX_EVENTS: usize = 2_000;
+const MAX_ROWS: usize = 2_000;
 const MAX_BYTES: usize = 4 << 20;
 /// Requests that may be passed over in the search for more of a batch.
 const MAX_PASSED: usize = 256;
@@ -36,8 +37,10 @@ const MAX_NAMED: usize = 256;
 /// How far behind the head a broken attempt is looked for: a server that comes back without its last commits gives their
 /// positions again.
 const REACH: u64 = 100_000;
-/// How often a batch is tried again after deadlocks, time-outs and a lack of resources.
+/// How often a part of a batch is tried again after deadlocks, time-outs and a lack of resources.
 const TRIES: u32 = 5;
+/// How many time-outs of one batch there are at most: nothing else is written meanwhile.
+const MAX_LATE: u32 = 2 * (TRIES + 1);
 
 /// Appends alone.
 const APPEND: &str = "select *, current_setting('es.waited', true) as waited \
@@ -220,9 +223,9 @@ impl Writer {
 
     /// Answers every request.
     async fn write(&mut self, batch: Vec<Request>) {
-        let mut pieces = vec![batch];
-        let mut tries = 0;
-        while let Some(mut piece) = pieces.pop() {
+        let mut pieces = VecDeque::from([Piece { requests: batch, tries: 0 }]);
+        let mut late = 0;
+        while let Some(Piece { requests: mut piece, tries }) = pieces.pop_front() {
             piece.retain(|request| !request.is_abandoned());
             match self.try_write(&piece).await {
                 Ok(Answer::Written(outcomes, head)) => {
@@ -238,36 +241,35 @@ impl Writer {
                         piece.into_iter().partition(|_| refused.next().unwrap_or(true));
                     refused.into_iter().for_each(Request::refuse);
                     if !rest.is_empty() {
-                        pieces.push(rest);
+                        pieces.push_front(Piece { requests: rest, tries });
                     }
                 }
                 Err(Failed::Sent { fate: Fate::Data, .. } | Failed::Before(StoreError::Misuse { .. }))
                     if piece.len() > 1 =>
                 {
                     // Somebody's data does not fit: in halves, so that only theirs fails.
-                    let later = piece.split_off(piece.len() / 2);
-                    pieces.extend([later, piece]);
+                    let halves = Piece { requests: piece, tries }.halves();
+                    halves.into_iter().rev().for_each(|half| pieces.push_front(half));
                 }
                 Err(Failed::Lost(history)) => {
                     let (lost, rest): (Vec<_>, Vec<_>) =
                         piece.into_iter().partition(|request| request.is_lost(history));
                     lost.into_iter().for_each(|request| request.answer(Err(CommitError::OtherHistory)));
                     if !rest.is_empty() {
-                        pieces.push(rest);
+                        pieces.push_front(Piece { requests: rest, tries });
                     }
                 }
-                Err(Failed::Sent { fate: Fate::Again, error, .. }) if tries < TRIES => {
-                    tries += 1;
+                Err(Failed::Sent { fate: Fate::Again, error, .. }) if tries < TRIES && late < MAX_LATE => {
+                    let piece = Piece { requests: piece, tries: tries + 1 };
                     self.shown.again(error::code(&error).unwrap_or_default().to_owned());
-                    if error::is_renamed(&error) {
-                        self.shared.types.replace([]);
-                    }
-                    if error::lacks_partition(&error) {
-                        self.shared.partitions.make(piece.iter().map(|request| &request.commit)).await;
+                    if error::is_late(&error, self.shared.gate) {
+                        late += 1;
+                        // The halves that are not held up come before the other one is tried again.
+                        pieces.extend(piece.halves());
                     } else {
-                        tokio::time::sleep(Duration::from_millis(10 << tries)).await;
+                        self.get_ready(&piece, &error).await;
+                        pieces.push_front(piece);
                     }
-                    pieces.push(piece);
                 }
                 Err(Failed::Sent { attempt, fate: Fate::Unknown, error, head }) => {
                     tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "the outcome of a batch is unknown");
@@ -285,7 +287,7 @@ impl Writer {
                 }
                 Err(failed) => {
                     let error = match failed {
-                        Failed::Before(error) => error.into(),
+                        Failed::Before(error) | Failed::Unreached(error) => error.into(),
                         Failed::Sent { error, .. } if error::is_overflow(&error) => OVERFLOW,
                         Failed::Sent { error, .. } => error::store("a commit", error).into(),
                         Failed::Lost(_) => unreachable!("they were told apart"),
@@ -296,14 +298,28 @@ impl Writer {
         }
     }
 
+    /// Before a part is tried again.
+    async fn get_ready(&self, piece: &Piece, error: &sqlx::Error) {
+        if error::is_renamed(error) {
+            self.shared.types.replace([]);
+        }
+        if error::lacks_partition(error) {
+            self.shared.partitions.make(piece.requests.iter().map(|request| &request.commit)).await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(10 << piece.tries)).await;
+        }
+    }
+
     async fn try_write(&mut self, requests: &[Request]) -> Result<Answer, Failed> {
+        let unreached = |e| Failed::Unreached(error::store("connecting", e));
         if requests.iter().all(|request| request.commit.is_empty()) {
             if !self.unsettled.is_empty() {
-                self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
+                self.connection().await.map_err(unreached)?;
             }
             let nothing = requests.iter().map(|_| Committed::default()).collect();
             return Ok(Answer::Written(nothing, Default::default()));
         }
+        self.connection().await.map_err(unreached)?;
         let commits = commits(requests);
         let shared = &self.shared;
         let batch = loop {
@@ -314,8 +330,7 @@ impl Writer {
                 break Batch::new(&commits, &known);
             }
         };
-        let &mut Connection { history, token, .. } =
-            self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
+        let &mut Connection { history, token, .. } = self.connection().await.map_err(unreached)?;
         if requests.iter().any(|request| request.is_lost(history)) {
             return Err(Failed::Lost(history));
         }
@@ -358,9 +373,27 @@ async fn settle(conn: &mut PgConnection, attempt: &Attempt, head: Position) -> R
     settle.execute(conn).await.map(drop)
 }
 
+/// A part of a batch that is written as one, and how often it was tried.
+struct Piece {
+    requests: Vec<Request>,
+    tries: u32,
+}
+
+impl Piece {
+    /// One that cannot be halved stays.
+    fn halves(self) -> Vec<Self> {
+        let Self { mut requests, tries } = self;
+        let later = requests.split_off(requests.len().div_ceil(2));
+        let halves = [requests, later].into_iter().filter(|half| !half.is_empty());
+        halves.map(|requests| Self { requests, tries }).collect()
+    }
+}
+
 enum Failed {
     /// Nothing was sent.
     Before(StoreError),
+    /// There is no connection, whatever was to be sent.
+    Unreached(StoreError),
     /// Some were decided on another history than this one.
     Lost(u64),
     /// The statement was sent.
@@ -372,13 +405,14 @@ fn take(waiting: &mut VecDeque<Request>) -> Vec<Request> {
     if waiting.len() == 1 {
         return waiting.drain(..).collect();
     }
-    let (mut events, mut bytes, mut named, mut passed) = (0, 0, 0, 0);
+    let (mut events, mut rows, mut bytes, mut named, mut passed) = (0, 0, 0, 0, 0);
     let mut admitted = Vec::with_capacity(waiting.len());
     let mut admission = Admission::new(waiting.iter().map(|request| &request.commit));
     for request in waiting.iter() {
         let n: usize = request.commit.appends.iter().map(|a| a.events.len()).sum();
         let size = batch::size(&request.commit);
-        let full = events + n > MAX_EVENTS || bytes + size > MAX_BYTES || named == MAX_NAMED;
+        let many = events + n > MAX_EVENTS || rows + request.commit.rows.len() > MAX_ROWS;
+        let full = many || bytes + size > MAX_BYTES || named == MAX_NAMED;
         let full = full && admitted.len() > passed;
         if full || passed > MAX_PASSED {
             break;
@@ -386,6 +420,7 @@ fn take(waiting: &mut VecDeque<Request>) -> Vec<Request> {
         let free = admission.admits(&request.commit);
         if free {
             events += n;
+            rows += request.commit.rows.len();
             bytes += size;
             named += usize::from(!request.commit.attempt.is_nil());
         } else {
@@ -404,4 +439,42 @@ fn take(waiting: &mut VecDeque<Request>) -> Vec<Request> {
     kept.append(waiting);
     *waiting = kept;
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::store::RowWrite;
+
+    use super::*;
+
+    fn request(rows: usize) -> Request {
+        let delete = |n| RowWrite { table: "t".into(), key: format!("{n}"), rev: 1, row: None };
+        let commit = Commit { rows: (0..rows).map(delete).collect(), ..Commit::default() };
+        let (reply, _) = oneshot::channel();
+        Request { commit, history: 0, reply, place: None, since: Instant::now() }
+    }
+
+    #[test]
+    fn a_batch_ends_with_so_many_rows_also_if_they_are_deleted() {
+        let mut waiting: VecDeque<Request> = (0..100).map(|_| request(1_000)).collect();
+        // Of other tables, so that they do not conflict.
+        for (n, request) in waiting.iter_mut().enumerate() {
+            request.commit.rows.iter_mut().for_each(|row| row.table = format!("t{n}").into());
+        }
+        assert_eq!((take(&mut waiting).len(), waiting.len()), (2, 98));
+        waiting.push_front(request(10_000));
+        assert_eq!((take(&mut waiting).len(), waiting.len()), (1, 98), "a larger one goes alone");
+    }
+
+    #[test]
+    fn a_part_is_halved_down_to_one_and_none_is_lost() {
+        let piece = |n: usize| Piece { requests: (0..n).map(request).collect(), tries: 3 };
+        let rows = |pieces: Vec<Piece>| -> Vec<Vec<usize>> {
+            let of = |piece: Piece| piece.requests.iter().map(|r| r.commit.rows.len()).collect();
+            pieces.into_iter().map(of).collect()
+        };
+        assert_eq!(rows(piece(5).halves()), [vec![0, 1, 2], vec![3, 4]]);
+        assert_eq!(rows(piece(1).halves()), [vec![0]]);
+        assert_eq!(piece(2).halves()[1].tries, 3);
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use es_core::ErrorKind;
 use es_core::clock::Timestamp;
@@ -15,10 +16,11 @@ use es_core::store::{
 };
 use es_postgres::PgBackend;
 use es_postgres::testing;
+use sqlx::Connection as _;
 
 use crate::support::{
-    Gate, WAITING, append, assert_sound, commit, count, event, exact, fresh, mark, new_id, refused, row,
-    row_of, run, step, stream, until_count, with,
+    Gate, WAITING, Wire, append, assert_sound, commit, connect, count, event, exact, fresh, mark, new_id,
+    refused, row, row_of, run, step, stream, until_count, with,
 };
 
 /// Everything of one batch: it waits together while another session holds the gate.
@@ -70,6 +72,58 @@ async fn one_request_whose_data_does_not_fit_fails_alone() {
         drop(refused(tx.commit().await));
         assert_sound(database.url(), &store).await;
     }
+}
+
+#[tokio::test]
+async fn what_one_request_waits_for_holds_up_no_other() {
+    let database = testing::database().await;
+    let store = with(&database, |o| o.with_lock_timeout(Duration::from_millis(300))).await;
+    store.commit(Commit { rows: vec![row("k", 0, Some("1"))], ..Commit::default() }).await.unwrap();
+    let mut locks = connect(database.url()).await;
+    let mut locked = locks.begin().await.unwrap();
+    sqlx::query("select from es.rows where key = 'k' for update").execute(&mut *locked).await.unwrap();
+    let late = Commit { rows: vec![row("k", 1, Some("2"))], ..commit("a") };
+    let all = in_one_batch(database.url(), &store, vec![commit("b"), late, commit("c"), commit("d")]).await;
+    let [b, a, c, d] = all.try_into().unwrap();
+    assert!(b.is_ok() && c.is_ok() && d.is_ok(), "{b:?} {c:?} {d:?}");
+    assert_eq!(refused(a).kind(), ErrorKind::Transient);
+    locked.rollback().await.unwrap();
+    assert_sound(database.url(), &store).await;
+}
+
+/// The database is another one by now: whoever asks for a connection is told so, and once is enough.
+#[tokio::test]
+async fn a_connection_that_is_refused_is_refused_to_all_at_once() {
+    let server =
+        tokio::task::spawn_blocking(|| testing::ServerOptions::new().start().unwrap()).await.unwrap();
+    let database = server.database().await.unwrap();
+    let wire = Wire::to(&server);
+    let store = PgBackend::connect_with(wire.options(&server, &database)).await.unwrap();
+    store.commit(commit("s")).await.unwrap();
+    let held = Gate::hold(database.url()).await;
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(commit("first")).await }
+    });
+    until_count(database.url(), WAITING, 1).await;
+    let others = (0..8).map(|n| {
+        let store = store.clone();
+        async move { store.commit(commit(&format!("s{n}"))).await }
+    });
+    let others = tokio::spawn(futures::future::join_all(others));
+    // They are in the queue by then.
+    tokio::task::yield_now().await;
+    run(database.url(), "update es.store set identity = gen_random_uuid()").await;
+    let before = wire.made();
+    wire.cut();
+    assert_eq!(refused(first.await.unwrap()).kind(), ErrorKind::Unknown);
+    for outcome in others.await.unwrap() {
+        let error = refused(outcome);
+        assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
+        assert!(error.to_string().contains("start it again"), "{error}");
+    }
+    assert_eq!(wire.made() - before, 1);
+    held.release().await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -197,6 +198,7 @@ pub(crate) fn refused<T: std::fmt::Debug>(outcome: Result<T, CommitError>) -> Co
 pub(crate) struct Wire {
     folder: TempDir,
     state: watch::Sender<State>,
+    made: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -204,6 +206,7 @@ struct State {
     /// Connections made before a cut end at it.
     cuts: u32,
     silent: bool,
+    refuses: bool,
 }
 
 impl Wire {
@@ -211,9 +214,15 @@ impl Wire {
         let folder = tempfile::tempdir().unwrap();
         let socket = format!(".s.PGSQL.{}", server.port());
         let listener = UnixListener::bind(folder.path().join(&socket)).unwrap();
-        let state = watch::Sender::new(State::default());
-        drop(tokio::spawn(accept(listener, server.socket_dir().join(socket), state.clone())));
-        Self { folder, state }
+        let (state, made) = (watch::Sender::new(State::default()), Arc::default());
+        let to = server.socket_dir().join(socket);
+        drop(tokio::spawn(accept(listener, to, state.clone(), Arc::clone(&made))));
+        Self { folder, state, made }
+    }
+
+    /// How many connections were made.
+    pub(crate) fn made(&self) -> usize {
+        self.made.load(Ordering::SeqCst)
     }
 
     pub(crate) fn options(&self, server: &Server, database: &Database) -> PgOptions {
@@ -226,23 +235,37 @@ impl Wire {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
+    /// Whether new connections end at once: as those to a server that is not there.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.state.send_modify(|state| state.refuses = refuses);
+    }
+
     /// Nothing passes any more, and nobody is told.
     pub(crate) fn silence(&self, silent: bool) {
         self.state.send_modify(|state| state.silent = silent);
     }
 }
 
-async fn accept(listener: UnixListener, server: PathBuf, state: watch::Sender<State>) {
+async fn accept(
+    listener: UnixListener,
+    server: PathBuf,
+    state: watch::Sender<State>,
+    made: Arc<AtomicUsize>,
+) {
     while let Ok((client, _)) = listener.accept().await {
+        made.fetch_add(1, Ordering::SeqCst);
         drop(tokio::spawn(forward(client, server.clone(), state.subscribe())));
     }
 }
 
 async fn forward(mut client: UnixStream, server: PathBuf, mut state: watch::Receiver<State>) {
-    let cuts = state.borrow_and_update().cuts;
+    let State { cuts, refuses, .. } = *state.borrow_and_update();
+    if refuses {
+        return;
+    }
     let mut server = UnixStream::connect(server).await.unwrap();
     loop {
-        let State { cuts: now, silent } = *state.borrow_and_update();
+        let State { cuts: now, silent, .. } = *state.borrow_and_update();
         if now != cuts {
             break;
         }
