@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
+use es_core::ErrorKind;
 use es_core::clock::Timestamp;
 use es_core::store::{
     Append, Attempt, Commit, Committed, EventStore as _, ExpectedVersion, INLINE, NewEvent, Position,
@@ -24,6 +25,8 @@ const MAX_EVENTS: usize = 1_000;
 const MAX_BYTES: usize = 1 << 20;
 /// How often a chunk is tried again after deadlocks, time-outs and a lack of resources.
 const TRIES: u32 = 5;
+/// How often it is asked what became of a chunk.
+const RESOLVES: u32 = 15;
 
 const IMPORT: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
                       $22, $23, lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, \
@@ -56,7 +59,9 @@ pub struct ImportSummary {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImportError {
-    /// What is stored. To go on, import again from the event after these.
+    /// What is known to be stored. To go on, import again from the event after these; where the source is
+    /// [`StoreError::Unknown`], the next chunk may be stored as well: [resolve](es_core::store::EventStore::resolve) its
+    /// attempt first, which names its last event.
     pub stored: ImportSummary,
     /// Why no more is.
     pub source: StoreError,
@@ -87,7 +92,9 @@ impl PgBackend {
     /// # Errors
     ///
     /// [`ImportError`] with what is stored: an event is over a limit or from the future, projections are inline (no commit
-    /// would have written their rows: retire them, import, and make them inline again), or the database failed.
+    /// would have written their rows: retire them, import, and make them inline again), or the database failed. With
+    /// [`StoreError::Unknown`] as its source if the connection was lost, and the database did not say for some seconds what
+    /// became of a chunk.
     pub async fn import(
         &self,
         events: impl Stream<Item = Imported> + Send,
@@ -152,13 +159,30 @@ impl PgBackend {
                     }
                 }
                 // The connection is gone; nobody knows whether it took the chunk with it.
-                Fate::Unknown => match self.resolve(&chunk.attempt(attempt)).await? {
+                Fate::Unknown => match self.resolved(&chunk.attempt(attempt)).await? {
                     Resolution::Applied(committed) => return Ok(committed.position),
                     Resolution::Never => return Err(error::store(IMPORTING, failed)),
                 },
                 _ => return Err(error::store(IMPORTING, failed)),
             }
         }
+    }
+
+    /// What became of an attempt: the server is asked for some seconds.
+    async fn resolved(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+        let mut wait = Duration::from_millis(10);
+        for _ in 0..RESOLVES {
+            match self.resolve(attempt).await {
+                Err(error) if error.kind() == ErrorKind::Transient => tokio::time::sleep(wait).await,
+                Err(error) => {
+                    tracing::warn!(attempt = %attempt.id, error = &error as &dyn std::error::Error, "the store does not say what became of a chunk");
+                    break;
+                }
+                resolution => return resolution,
+            }
+            wait = (wait * 2).min(Duration::from_millis(500));
+        }
+        Err(StoreError::Unknown { what: IMPORTING, attempt: Box::new(attempt.clone()) })
     }
 
     /// One try: what became of it, or the attempt and what the server said.
@@ -236,7 +260,7 @@ struct Chunk {
 impl Chunk {
     fn push(&mut self, imported: Imported) {
         let Imported { stream, recorded_at, event } = imported;
-        self.bytes += event.data.len();
+        self.bytes += event.size();
         self.times.push(recorded_at);
         self.commit.appends.push(Append { stream, expected: ExpectedVersion::Any, events: vec![event] });
     }

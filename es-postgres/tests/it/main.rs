@@ -12,6 +12,7 @@ mod failover;
 mod gate;
 mod generations;
 mod history;
+mod imports;
 mod jobs;
 mod overload;
 mod participants;
