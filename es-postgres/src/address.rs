@@ -80,7 +80,9 @@ impl Address {
     pub(crate) fn pool(&self, options: PgPoolOptions) -> PgPool {
         let pool = options.connect_lazy_with(self.driver());
         if !self.hosts.all.is_empty() {
-            self.hosts.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
+            let mut pools = self.hosts.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            pools.retain(|pool| !pool.is_closed());
+            pools.push(pool.clone());
         }
         pool
     }

@@ -1,7 +1,6 @@
 //! Connecting, and what the app asks of a backend.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -55,8 +54,6 @@ pub(crate) struct Shared {
     /// The key of the lock that whoever appends holds.
     pub(crate) gate: i64,
     pub(crate) types: Types,
-    /// Of which history they are, as readers count them.
-    pub(crate) types_at: AtomicU64,
     pub(crate) streams: Streams,
     pub(crate) ids: Ids,
     pub(crate) readers: Arc<Readers>,
@@ -202,7 +199,7 @@ impl PgBackend {
         check::account(&mut conn, &options.schema).await?;
         let rows = sqlx::query(types::SELECT).fetch_all(&mut conn).await.map_err(failed)?;
         let kinds = Types::default();
-        types::learn_all(&kinds, &rows).map_err(failed)?;
+        kinds.replace(0, types::kinds(&rows).map_err(failed)?);
         drop(conn.close().await);
 
         let connect = options.for_store();
@@ -215,7 +212,6 @@ impl PgBackend {
             identity,
             gate: options.schema.gate(),
             types: kinds,
-            types_at: AtomicU64::new(0),
             streams: Streams::default(),
             ids: Ids::default(),
             partitions: Partitions::read(&readers).await?,

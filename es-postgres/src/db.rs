@@ -1,8 +1,8 @@
 //! What queries read through.
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -10,6 +10,7 @@ use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Either, Error, Execute, Executor, PgPool, Postgres, SqlStr};
 
+use crate::address::Address;
 use crate::readers::Patience;
 use crate::{PgOptions, connect, error};
 
@@ -28,13 +29,22 @@ pub struct Db {
 }
 
 /// How long a query waits, and for whom.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Limits {
     /// For a connection.
     wait: Duration,
     /// For the answer, or the next part of it.
     patience: Patience,
-    place: Arc<str>,
+    /// Where connections lead to.
+    address: Address,
+}
+
+/// Without the address: it shows the password.
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { wait, patience, address: _ } = self;
+        f.debug_struct("Limits").field("wait", wait).field("patience", patience).finish_non_exhaustive()
+    }
 }
 
 impl Limits {
@@ -42,15 +52,15 @@ impl Limits {
         // Beside zero, which is no limit, it is none.
         let wait = if options.statement_timeout.is_zero() { Duration::ZERO } else { options.query_wait };
         let patience = Patience::beside(options.statement_timeout.saturating_add(wait));
-        Self { wait: options.query_wait, patience, place: connect::place(&options.connect.driver()).into() }
+        Self { wait: options.query_wait, patience, address: options.connect.clone() }
     }
 
     /// Says where no connection was to be had.
     fn explain(&self, error: Error) -> Error {
-        let Self { wait, place, .. } = self;
+        let (wait, place) = (self.wait, connect::place(&self.address.driver()));
         match error {
             Error::PoolTimedOut => {}
-            Error::Io(source) => return connect::lost(place, source),
+            Error::Io(source) => return connect::lost(&place, source),
             error => return error,
         }
         let what = format!(

@@ -89,8 +89,9 @@ impl<'f> Select<'f> {
 pub(crate) fn at() -> SqlStr {
     // Each is looked up by itself, whatever is believed of how many there are.
     let sql = format!(
-        "select {COLUMNS}, e.version, e.stream_id from unnest($1::bigint[]) as p (position)
-         cross join lateral (select * from events e where e.position = p.position offset 0) e"
+        "select {COLUMNS}, e.version, e.stream_id, {} as history from unnest($1::bigint[]) as p (position)
+         cross join lateral (select * from events e where e.position = p.position offset 0) e",
+        token!()
     );
     bounded(&sql, "position")
 }

@@ -7,8 +7,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::{PgConnection, Row as _, SqlStr};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::row::signed;
@@ -26,13 +28,15 @@ pub(crate) use token;
 pub(crate) const COLUMN: &str = "history";
 
 /// The store; the place: the database, the cluster, and how often that was promoted; the token; how far the server has
-/// written; and whether an event that this process has seen is still there.
+/// written; whether an event that this process has seen is still there; and the generation: two copies of one disk that were
+/// both adopted have the same of all the others.
 const SELECT: &str = "select s.identity, concat_ws('/', d.oid, c.system_identifier,
         case when not pg_is_in_recovery() then left(pg_walfile_name(pg_current_wal_lsn()), 8) end),
     (h.tableoid::bigint << 32) | h.xmin::text::bigint,
     case when not pg_is_in_recovery() then pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint end,
     $1 <= s.archived
-        or exists (select from {es}.events e where e.position = $1 and substr(e.envelope, 1, 16) = uuid_send($2))
+        or exists (select from {es}.events e where e.position = $1 and substr(e.envelope, 1, 16) = uuid_send($2)),
+    h.generation
     from {es}.store s, {es}.history h, pg_control_system() c, pg_database d where d.datname = current_database()";
 
 /// The histories that the connections of this process have led to, counted.
@@ -42,16 +46,22 @@ pub(crate) struct Histories {
     store: Uuid,
     known: Mutex<Known>,
     changes: AtomicU64,
+    /// Tells when it changes.
+    moved: watch::Sender<()>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Known {
     place: Option<String>,
     token: Option<i64>,
+    /// `None` once a page has shown another token: the next connection says which it has.
+    generation: Option<Uuid>,
     /// How far the server had written.
     written: i64,
     /// An event of it: where, and which.
     seen: Option<(i64, Uuid)>,
+    /// When it was found to be another one than before.
+    since: Option<Instant>,
 }
 
 /// What a connection has led to.
@@ -60,6 +70,7 @@ struct Met {
     store: Uuid,
     place: String,
     token: i64,
+    generation: Uuid,
     written: Option<i64>,
     has_seen: bool,
     /// The history that was known when it was asked, and how far the server had written by then: of two connections that are
@@ -71,7 +82,8 @@ struct Met {
 impl Histories {
     pub(crate) fn new(schema: &SchemaName, store: Uuid) -> Self {
         let select = schema::sql(schema.fill(SELECT));
-        Self { select, store, known: Mutex::default(), changes: AtomicU64::new(0) }
+        let (known, changes, moved) = (Mutex::default(), AtomicU64::new(0), watch::Sender::default());
+        Self { select, store, known, changes, moved }
     }
 
     /// How often it was another one than before: the number of the one that is known.
@@ -83,6 +95,16 @@ impl Histories {
     pub(crate) fn token(&self, history: u64) -> Option<i64> {
         let known = self.known();
         known.token.filter(|_| self.changes() == history)
+    }
+
+    /// Changes with the history.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+
+    /// Whether a connection of this age may lead to a history that is gone.
+    pub(crate) fn has_changed_within(&self, age: Duration) -> bool {
+        self.known().since.is_some_and(|since| since.elapsed() <= age)
     }
 
     /// An event of the history that is known.
@@ -108,6 +130,7 @@ impl Histories {
             token: row.try_get(2)?,
             written: row.try_get(3)?,
             has_seen: row.try_get(4)?,
+            generation: row.try_get(5)?,
             asked_in,
             had_written,
         };
@@ -122,17 +145,20 @@ impl Histories {
     }
 
     fn learn(&self, met: Met) -> u64 {
-        let Met { store: _, place, token, written, has_seen, asked_in, had_written } = met;
+        let Met { store: _, place, token, generation, written, has_seen, asked_in, had_written } = met;
         let mut known = self.known();
         let is_new = known.place.as_ref().is_some_and(|known| *known != place)
             || known.token.is_some_and(|known| known != token)
+            || known.generation.is_some_and(|known| known != generation)
             || self.changes() == asked_in
                 && (written.is_some_and(|written| written < had_written) || !has_seen);
         if is_new {
             self.change(&mut known);
         }
         let written = written.unwrap_or_default().max(known.written);
-        *known = Known { place: Some(place), token: Some(token), written, seen: known.seen };
+        let Known { seen, since, .. } = *known;
+        let (place, token, generation) = (Some(place), Some(token), Some(generation));
+        *known = Known { place, token, generation, written, seen, since };
         self.changes()
     }
 
@@ -142,7 +168,7 @@ impl Histories {
         let is_new = self.changes() == *history && known.token != token;
         if is_new {
             self.change(&mut known);
-            known.token = token;
+            (known.token, known.generation) = (token, None);
             *history = self.changes();
         }
         is_new
@@ -150,8 +176,9 @@ impl Histories {
 
     fn change(&self, known: &mut Known) {
         tracing::warn!("the store has another history than before: what was known of it is forgotten");
-        (known.seen, known.written) = (None, 0);
+        (known.seen, known.written, known.since) = (None, 0, Some(Instant::now()));
         self.changes.fetch_add(1, Ordering::AcqRel);
+        self.moved.send_replace(());
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -165,7 +192,8 @@ mod tests {
 
     fn met(place: &str, token: i64, written: i64) -> Met {
         let (store, place, written) = (Uuid::nil(), place.to_owned(), Some(written));
-        Met { store, place, token, written, has_seen: true, asked_in: 0, had_written: 0 }
+        let generation = Uuid::nil();
+        Met { store, place, token, generation, written, has_seen: true, asked_in: 0, had_written: 0 }
     }
 
     impl Histories {
@@ -191,6 +219,20 @@ mod tests {
         assert_eq!(known.hear(met("b", 2, 119)), 3);
         assert_eq!(known.hear(Met { has_seen: false, ..met("b", 2, 130) }), 4, "an event is gone");
         assert_eq!(known.hear(Met { written: None, ..met("b", 2, 0) }), 4, "it cannot be asked of a standby");
+        let adopted = || Met { generation: Uuid::max(), ..met("b", 2, 140) };
+        assert_eq!((known.hear(adopted()), known.hear(adopted())), (5, 5), "it was adopted as another one");
+    }
+
+    #[test]
+    fn an_adoption_that_a_page_has_shown_is_counted_once() {
+        let known = histories();
+        let mut conn = known.hear(met("a", 1, 1));
+        let moved = known.watch();
+        assert!(!known.has_changed_within(Duration::MAX) && !moved.has_changed().expect("it is there"));
+        assert!(known.shows(&mut conn, Some(2)));
+        assert!(known.has_changed_within(Duration::MAX) && moved.has_changed().expect("it is there"));
+        assert_eq!(known.hear(Met { generation: Uuid::max(), ..met("a", 2, 2) }), 1);
+        assert_eq!(known.hear(Met { generation: Uuid::nil(), ..met("a", 2, 3) }), 2);
     }
 
     #[test]

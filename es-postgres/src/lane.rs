@@ -301,7 +301,7 @@ impl Writer {
     /// Before a part is tried again.
     async fn get_ready(&self, piece: &Piece, error: &sqlx::Error) {
         if error::is_renamed(error) {
-            self.shared.types.replace([]);
+            self.shared.types.forget();
         }
         if error::lacks_partition(error) {
             self.shared.partitions.make(piece.requests.iter().map(|request| &request.commit)).await;

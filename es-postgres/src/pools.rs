@@ -20,6 +20,7 @@ pub(crate) struct Pools {
     /// For queries outside of apps: likewise.
     users: PgPool,
     pub(crate) stale: Stale,
+    histories: Arc<Histories>,
     /// For queries of apps, by their own versions: those come first.
     apps: Mutex<Vec<(Vec<Version>, PgPool)>>,
 }
@@ -30,8 +31,9 @@ type Version = (&'static str, u32);
 impl Pools {
     pub(crate) fn new(options: &PgOptions, histories: Arc<Histories>) -> Self {
         let stale = Stale::default();
-        let sessions = Sessions::new(options, stale.clone(), histories);
-        Self { sessions, users: pool(options, &stale, &[]), stale, apps: Mutex::default() }
+        let sessions = Sessions::new(options, stale.clone(), histories.clone());
+        let users = pool(options, &stale, &histories, &[]);
+        Self { sessions, users, stale, histories, apps: Mutex::default() }
     }
 
     /// What queries of an app with these projections read through. Apps with the same versions share connections.
@@ -45,7 +47,7 @@ impl Pools {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let known = apps.iter().find(|(versions, _)| *versions == own);
         let pool = known.map(|(_, pool)| pool.clone()).unwrap_or_else(|| {
-            let pool = pool(options, &self.stale, &own);
+            let pool = pool(options, &self.stale, &self.histories, &own);
             apps.push((own, pool.clone()));
             pool
         });
@@ -54,7 +56,7 @@ impl Pools {
 }
 
 /// Connections that see these versions, and of other projections what is published.
-fn pool(options: &PgOptions, stale: &Stale, own: &[Version]) -> PgPool {
+fn pool(options: &PgOptions, stale: &Stale, histories: &Arc<Histories>, own: &[Version]) -> PgPool {
     let names: Vec<_> = own.iter().map(|(name, _)| quote(name)).collect();
     let versions: Vec<_> = own.iter().map(|(_, version)| version.cast_signed().to_string()).collect();
     let function = options.schema.fill("{es}.follow");
@@ -64,17 +66,26 @@ fn pool(options: &PgOptions, stale: &Stale, own: &[Version]) -> PgPool {
         versions.join(", ")
     );
     let statement = schema::sql(statement);
-    let (first, met) = (statement.clone(), stale.clone());
+    let (first, met, known, meeting) =
+        (statement.clone(), stale.clone(), histories.clone(), histories.clone());
     let pool = PgPoolOptions::new()
         .max_connections(options.connections)
         .acquire_timeout(options.query_wait)
         // The search path is asked for instead: that tells as well whether the connection is alive.
         .test_before_acquire(false)
         .before_acquire(move |conn, meta| {
-            let (usable, statement) = (!met.has_met(meta.age), statement.clone());
+            // One that leads to a history that is gone may still answer.
+            let usable = !met.has_met(meta.age) && !known.has_changed_within(meta.age);
+            let statement = statement.clone();
             Box::pin(async move { Ok(usable && follow(conn, statement).await.is_ok()) })
         })
-        .after_connect(move |conn, _| Box::pin(follow(conn, first.clone())))
+        .after_connect(move |conn, _| {
+            let (first, histories) = (first.clone(), meeting.clone());
+            Box::pin(async move {
+                histories.meet(conn).await?;
+                follow(conn, first).await
+            })
+        })
         .after_release(|conn, _| {
             // Behind the back of its user, whose future may have been dropped within a transaction.
             Box::pin(async move { Ok(connect::clean(conn).await.is_ok()) })

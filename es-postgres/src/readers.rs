@@ -123,6 +123,9 @@ impl Readers {
 
     /// What `decode` makes of each row, by its number, as it comes in. With `None` it wants no more: then the connection is
     /// closed, since the server would send the rest.
+    ///
+    /// A connection that dies half way is asked again from the beginning: of what `decode` has seen, only what is given here
+    /// counts. A fresh one may find no row at all.
     pub(crate) async fn each<T: Send>(
         &self,
         what: &'static str,

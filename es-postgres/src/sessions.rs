@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use es_core::store::{EventId, Position};
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -146,6 +147,11 @@ impl Session {
     /// The token of the history that its transaction has read; `None` if another one is known by now.
     pub(crate) fn token(&self) -> Option<i64> {
         self.home.histories.token(self.made.history)
+    }
+
+    /// An event that its transaction has appended.
+    pub(crate) fn saw(&self, position: Position, event: EventId) {
+        self.home.histories.saw(self.made.history, position.0, event);
     }
 
     /// For the user's own statements.

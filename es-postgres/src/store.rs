@@ -1,7 +1,5 @@
 //! The event store over this database.
 
-use std::sync::atomic::Ordering;
-
 use async_trait::async_trait;
 use es_core::clock::Timestamp;
 use es_core::limits::{MAX_PAGE, MAX_PAYLOAD, MAX_SEQUENCE, PAGE_BYTES};
@@ -72,68 +70,70 @@ impl PgBackend {
         let query =
             || sqlx::query(sql.clone()).bind(id.as_str().to_owned()).bind(signed(after.0)).bind(limit);
         // Of what was archived, the last event is still there.
-        let mut archived = None;
         let place = |i, row: &PgRow| {
-            if i == 0 {
-                archived = row.get_unchecked::<Option<i64>, _>(5).map(number);
-            }
-            Ok(Some((id.clone(), Version(after.0 + 1 + i as u64))))
+            let archived = row.get_unchecked::<Option<i64>, _>(5).map(number);
+            (archived, Some((id.clone(), Version(after.0 + 1 + i as u64))))
         };
-        let mut events = self.events("reading a stream", query, place).await?;
-        match archived {
-            Some(version) if version != after.0 + 1 => return Ok(Tail::Archived(Version(version))),
-            _ => events.truncate(most),
+        let read = self.events("reading a stream", query, place).await?;
+        if let Some((Some(version), _)) = read.first()
+            && *version != after.0 + 1
+        {
+            return Ok(Tail::Archived(Version(*version)));
         }
+        let mut events: Vec<RecordedEvent> = read.into_iter().filter_map(|(_, event)| event).collect();
+        events.truncate(most);
         Ok(Tail::Kept(events))
     }
 
     /// Reads events and decodes each as it comes in, until the page is full. Types that another process has added since
-    /// are read first, and all of them where a connection leads to another history. A row that has no place is no event.
-    async fn events(
+    /// are read first, and all of them where a connection leads to another history. A row that has no place is no event;
+    /// what else is in a row comes beside it.
+    async fn events<B: Send>(
         &self,
         what: &'static str,
         query: impl Fn() -> PgQuery + Send + Sync,
-        mut place: impl FnMut(usize, &PgRow) -> Result<Option<(StreamId, Version)>, StoreError> + Send,
-    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        place: impl Fn(usize, &PgRow) -> (B, Option<(StreamId, Version)>) + Send + Sync,
+    ) -> Result<Vec<(B, Option<RecordedEvent>)>, StoreError> {
         let kinds = &self.0.shared.types;
         let mut reloaded = None;
         loop {
-            let (mut events, mut filling, mut failed) = (Vec::new(), Filling::default(), None);
-            let mut unknown = false;
+            let (mut filling, of) = (Filling::default(), kinds.history());
+            // Nothing is kept beside what is given: a connection that was dead is asked again, and may find nothing.
             let take = |i, row: PgRow| {
-                // A connection that was dead is asked again.
-                if i == 0 {
-                    events.clear();
-                    (filling, failed, unknown) = (Filling::default(), None, false);
-                }
+                filling = if i == 0 { Filling::default() } else { filling };
                 if filling.is_full() {
                     return None;
                 }
-                let decode = |(stream, version)| row::decode(&row, stream, version, &kinds.known());
-                match place(i, &row).and_then(|place| place.map(decode).transpose()) {
-                    Ok(Some(Some(event))) => {
-                        filling.takes(&event);
-                        events.push(event);
-                    }
-                    Ok(Some(None)) => unknown = true,
-                    Ok(None) => {}
-                    Err(error) => failed = Some(error),
-                }
-                Some(())
+                let (beside, place) = place(i, &row);
+                let Some((stream, version)) = place else { return Some(Ok(Some((beside, None)))) };
+                let event = row::decode(&row, stream, version, &kinds.known());
+                Some(event.map(|event| {
+                    let event = event?;
+                    filling.takes(&event);
+                    Some((beside, Some(event)))
+                }))
             };
-            let _rows = self.0.shared.readers.each(what, &query, take).await?;
+            let rows = self.0.shared.readers.each(what, &query, take).await?;
             self.0.shared.readers.saw(filling.is_full());
-            let (history, at) = (self.0.shared.history(), &self.0.shared.types_at);
-            let is_sure = at.load(Ordering::Acquire) == history;
-            match failed {
-                Some(error) if is_sure => return Err(error),
-                None if is_sure && !unknown => return Ok(events),
+            let is_sure = of == self.0.shared.history();
+            // An event of a type that is not known makes it none.
+            match rows.into_iter().collect::<Result<Vec<_>, _>>() {
+                Err(error) if is_sure => return Err(error),
+                Ok(rows) if is_sure => {
+                    if let Some(rows) = rows.into_iter().collect::<Option<Vec<_>>>() {
+                        return Ok(rows);
+                    }
+                }
                 _ => {}
             }
-            let what = "reading event types";
+            let (what, history) = ("reading event types", self.0.shared.history());
             let rows = self.0.shared.readers.rows(what, || sqlx::query(types::SELECT)).await?;
-            types::learn_all(kinds, &rows).map_err(|e| error::store(what, e))?;
-            at.store(history, Ordering::Release);
+            let all = types::kinds(&rows).map_err(|e| error::store(what, e))?;
+            // They were read in the history that is known by now.
+            if self.0.shared.history() != history {
+                continue;
+            }
+            kinds.replace(history, all);
             // The next read may meet one that came after these. What was known before them says nothing: a lane may have
             // found meanwhile that the store has another history.
             let count = Some(kinds.known().count());
@@ -147,31 +147,41 @@ impl PgBackend {
 }
 
 impl PgBackend {
-    /// The same for rows that have the version and the number of the stream behind the event; the first one is shown. A
-    /// read that found nothing gives one row without an event, or none.
-    async fn named(
+    /// The same for rows that have the version and the number of the stream behind the event, with what `first` says of the
+    /// first one. A read that found nothing gives one row without an event, or none.
+    async fn named<F: Send>(
         &self,
         what: &'static str,
         query: impl Fn() -> PgQuery + Send + Sync,
-        mut first: impl FnMut(&PgRow) + Send,
-    ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let (mut streams, unnamed) = (Vec::new(), StreamId::new("?")?);
+        first: impl Fn(&PgRow) -> F + Send + Sync,
+    ) -> Result<(Option<F>, Vec<RecordedEvent>), StoreError> {
+        let unnamed = StreamId::new("?")?;
         let place = |i, row: &PgRow| {
-            if i == 0 {
-                first(row);
-                // The rows come again if there are types in them that were not known.
-                streams.clear();
-            }
+            let first = (i == 0).then(|| first(row));
             if row.get_unchecked::<Option<i64>, _>(0).is_none() {
-                return Ok(None);
+                return ((first, 0), None);
             }
-            streams.push(row.get_unchecked::<i64, _>(6));
-            Ok(Some((unnamed.clone(), Version(number(row.get_unchecked(5))))))
+            let place = (unnamed.clone(), Version(number(row.get_unchecked(5))));
+            ((first, row.get_unchecked::<i64, _>(6)), Some(place))
         };
-        let mut events = self.events(what, query, place).await?;
-        let names = self.0.shared.streams.names(&self.0.shared.readers, &streams).await?;
-        events.iter_mut().zip(names).for_each(|(event, name)| event.stream = name);
-        Ok(events)
+        loop {
+            let history = self.0.shared.history();
+            let rows = self.events(what, &query, &place).await?;
+            let (mut first, mut events, mut streams) = (None, Vec::new(), Vec::new());
+            for ((of_first, stream), event) in rows {
+                first = first.or(of_first);
+                streams.extend(event.is_some().then_some(stream));
+                events.extend(event);
+            }
+            let names = self.0.shared.streams.names(&self.0.shared.readers, history, &streams).await?;
+            // Numbers of streams, and what they stand for, are of one history.
+            let Some(names) = names.filter(|_| self.0.shared.history() == history) else { continue };
+            events.iter_mut().zip(names).for_each(|(event, name)| event.stream = name);
+            if let Some(last) = events.last() {
+                self.0.shared.readers.histories().saw(history, last.place().0, last.id);
+            }
+            return Ok((first, events));
+        }
     }
 }
 
@@ -220,11 +230,11 @@ impl PgBackend {
         upto: Position,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let mut head = Position(0);
         let large = self.0.shared.readers.expects_large() && limit > FEW;
         let query = || select.query(after, upto, limit, large);
-        let see = |row: &PgRow| head = Position(number(row.get_unchecked(7)));
-        let mut events = self.named("reading the log", query, see).await?;
+        let head = |row: &PgRow| Position(number(row.get_unchecked(7)));
+        let (head, mut events) = self.named("reading the log", query, head).await?;
+        let head = head.unwrap_or_default();
         // The order of an inner select is what PostgreSQL does, and not what it promises.
         if !events.is_sorted_by_key(RecordedEvent::place) {
             events.sort_by_key(RecordedEvent::place);
@@ -305,9 +315,9 @@ impl EventStore for PgBackend {
             let ask = narrow.ask();
             let (part, rest) = left.split_at(ask.of(left.len()));
             let query = || sqlx::query(filter::at()).bind(part.to_vec());
-            match self.named("reading events", query, |_| {}).await {
+            match self.named("reading events", query, |_| ()).await {
                 Err(error) if narrow.outlasted(ask, left.len(), &error) => continue,
-                read => events.extend(read?),
+                read => events.extend(read?.1),
             }
             narrow.came(ask);
             left = rest;

@@ -309,7 +309,7 @@ impl Tx {
                     self.store.shared.partitions.make([&self.staged]).await;
                 }
                 if error::is_renamed(&e) {
-                    self.store.shared.types.replace([]);
+                    self.store.shared.types.forget();
                 }
                 if error::is_overflow(&e) {
                     return Err(OVERFLOW);
@@ -324,6 +324,10 @@ impl Tx {
         let committed = means.committed(&row).map_err(|e| error::store("committing a transaction", e));
         let (committed, head) = committed?;
         self.store.shared.committed(&[&self.staged], head);
+        let last = self.staged.appends.iter().flat_map(|append| &append.events).next_back();
+        if let Some(last) = last {
+            self.session.saw(committed.position, last.id);
+        }
         if self.staged.only_looks() {
             // What the user wrote itself.
             self.store.shared.witnesses.left();

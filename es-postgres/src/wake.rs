@@ -8,6 +8,9 @@
 //!
 //! Rows that change all the time and that nobody waits for are no reason to notify: they go with what is
 //! ([`is_urgent`]). Whoever watches them in another process is woken by that, or looks at its next poll.
+//!
+//! A server that has vanished says nothing to who listens, and is not told so. So the connection is left with the history
+//! that it leads to: others of the process find that it is gone.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -105,10 +108,14 @@ pub(crate) async fn run(
     channel: String,
     mut stirred: watch::Receiver<()>,
 ) {
-    let pool = address.pool(PgPoolOptions::new().max_connections(1).acquire_timeout(WITHIN));
     while shared.strong_count() > 0 {
-        match listen(&shared, &pool, &channel, &mut stirred).await {
-            Ok(()) => return,
+        // A connection that is left may be waited for by the driver, in its pool.
+        let pool = address.pool(PgPoolOptions::new().max_connections(1).acquire_timeout(WITHIN));
+        let ended = listen(&shared, &pool, &channel, &mut stirred).await;
+        drop(pool.close());
+        match ended {
+            Ok(Ended::Store) => return,
+            Ok(Ended::History) => {}
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "no notifications; readers poll");
                 tokio::time::sleep(PAUSE).await;
@@ -118,22 +125,35 @@ pub(crate) async fn run(
     }
 }
 
-/// `Ok` when the store is gone.
+/// What has ended.
+enum Ended {
+    Store,
+    /// The history that the connection leads to.
+    History,
+}
+
 async fn listen(
     shared: &Weak<Shared>,
     pool: &PgPool,
     channel: &str,
     stirred: &mut watch::Receiver<()>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Ended, sqlx::Error> {
+    let Some((patience, mut history)) = shared.upgrade().map(|shared| {
+        let readers = &shared.readers;
+        (readers.patience(), readers.histories().watch())
+    }) else {
+        return Ok(Ended::Store);
+    };
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(channel).await?;
-    let mut own = backend_of(&mut listener).await?;
+    patience.within(listener.listen(channel)).await?;
+    let mut own = patience.within(backend_of(&mut listener)).await?;
     if catch_up(shared).await.is_none() {
-        return Ok(());
+        return Ok(Ended::Store);
     }
     let mut quiet = Instant::now();
     loop {
         tokio::select! {
+            _ = history.changed() => return Ok(Ended::History),
             received = listener.try_recv() => {
                 let alive = match received? {
                     // Whoever waits in this process has been woken.
@@ -141,17 +161,17 @@ async fn listen(
                     Some(notification) => shared.upgrade().map(|shared| hear(&shared, notification.payload())),
                     // The connection was lost, and with it whatever was sent since.
                     None => {
-                        own = backend_of(&mut listener).await?;
+                        own = patience.within(backend_of(&mut listener)).await?;
                         catch_up(shared).await
                     }
                 };
                 if alive.is_none() {
-                    return Ok(());
+                    return Ok(Ended::Store);
                 }
             }
             changed = wait_for_quiet(stirred, quiet) => {
                 if changed.is_err() || tell(shared, &mut listener, channel).await?.is_none() {
-                    return Ok(());
+                    return Ok(Ended::Store);
                 }
                 quiet = Instant::now() + DEBOUNCE;
             }
@@ -178,7 +198,8 @@ async fn tell(
     let Some(news) = &shared.news else { return Ok(None) };
     let untold = news.take();
     let notify = "select pg_notify($1, a.payload) from unnest($2::text[]) a (payload)";
-    let told = sqlx::query(notify).bind(channel).bind(untold.payloads()).execute(listener).await;
+    let told = sqlx::query(notify).bind(channel).bind(untold.payloads()).execute(listener);
+    let told = shared.readers.patience().within(told).await;
     if told.is_err() {
         // For the next connection.
         news.add(untold, true);

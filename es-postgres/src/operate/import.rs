@@ -150,7 +150,7 @@ impl PgBackend {
                 Fate::Again if tries < TRIES => {
                     tries += 1;
                     if error::is_renamed(&failed) {
-                        self.0.shared.types.replace([]);
+                        self.0.shared.types.forget();
                     }
                     if error::lacks_partition(&failed) {
                         self.0.shared.partitions.make([&chunk.commit]).await;

@@ -26,6 +26,7 @@ mod rules;
 mod schema;
 mod shown;
 mod standby;
+mod standing;
 mod storms;
 mod stuck;
 mod support;
