@@ -203,17 +203,23 @@ impl<B: Backend> ProcessSession<B> {
         }
         let events = journal::at(&*self.backend, rows.keys().copied().collect()).await?;
         for (at, mut rows) in rows {
-            let Some(event) = events.get(&at) else { continue };
             rows.sort_by_key(|row| row.value.step);
-            // One that cannot be decoded now would be lost to an instance that begins without it.
-            if let Err(error) = self.book.definitions()[0].steps(event) {
-                let why = Unread::new(format!("event {at}, which waits for its instance,"), error);
-                for row in rows {
-                    waiting.remove(&row.value.key);
-                    self.leave(&row.value.key, why.clone());
+            // One that is gone, or cannot be decoded now, would be lost to an instance that begins without it.
+            let read = match events.get(&at) {
+                Some(event) => self.book.definitions()[0].steps(event).map(|_| event),
+                None => Err("it is not in the log any more: attach what was archived".into()),
+            };
+            let event = match read {
+                Ok(event) => event,
+                Err(error) => {
+                    let why = Unread::new(format!("event {at}, which waits for its instance,"), error);
+                    for row in rows {
+                        waiting.remove(&row.value.key);
+                        self.leave(&row.value.key, why.clone());
+                    }
+                    continue;
                 }
-                continue;
-            }
+            };
             for row in rows {
                 if let Some(waiting) = waiting.get_mut(&row.value.key) {
                     let (step, stored) = (row.value.step, Some((row.key, row.rev)));

@@ -6,6 +6,7 @@ macro_rules! rules {
             lives {
                 a_start_that_comes_twice_makes_one_instance
                 a_reply_that_comes_first_is_not_lost
+                an_instance_does_not_begin_without_what_has_waited_and_is_gone
                 more_than_one_read_of_events_may_wait_for_instances
                 an_ended_instance_is_not_revived
                 one_that_may_begin_again_does_so_behind_its_end

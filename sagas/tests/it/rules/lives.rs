@@ -60,6 +60,26 @@ pub(super) async fn a_reply_that_comes_first_is_not_lost<S: Subject>(subject: &S
     world.end().await;
 }
 
+/// S4
+pub(super) async fn an_instance_does_not_begin_without_what_has_waited_and_is_gone<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    world.tell(vec![replied("a", "reply", vec![])]).await;
+    assert_eq!(world.settled().await.n("process.early"), 1);
+    world.stop().await;
+    let gone = json!({ "key": "a", "position": 1_000_000_000, "step": 0 });
+    let there = world.overwrite_in("process.early", |_| true, &gone).await;
+    world.join().await;
+    world.tell_to("stage-a", vec![began("a", "begun", vec![])]).await;
+    assert!(world.until_parked(1).await[0].contains("attach what was archived"));
+    world.stop().await;
+    world.overwrite_in("process.early", |_| true, &there).await;
+    world.join().await;
+    world.retry_all().await;
+    let view = world.until(|view| view.took("a") == ["begun", "reply"]).await;
+    assert_eq!(view.n("process.early"), 0);
+    world.end().await;
+}
+
 /// S5
 pub(super) async fn an_ended_instance_is_not_revived<S: Subject>(subject: &S) {
     let mut world = World::<S, ByKey>::start(subject).await;
