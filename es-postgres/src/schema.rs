@@ -88,6 +88,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("age", include_str!("../migrations/0013_age.sql")),
     ("waited", include_str!("../migrations/0014_waited.sql")),
     ("standing", include_str!("../migrations/0015_standing.sql")),
+    ("long", include_str!("../migrations/0016_long.sql")),
 ];
 
 /// The number of the last migration that this program knows.

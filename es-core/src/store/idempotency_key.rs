@@ -13,6 +13,9 @@ use crate::limits::{self, LimitError};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdempotencyKey(Arc<str>);
 
+/// What keys of commands begin with that processes send.
+const OF_PROCESSES: &str = "process/";
+
 impl IdempotencyKey {
     /// # Errors
     ///
@@ -25,8 +28,14 @@ impl IdempotencyKey {
 
     /// When it was made, as far as it says so: the time of the last UUID of version 7 in it, written with hyphens. A store that
     /// has forgotten keys of that age refuses it.
+    ///
+    /// Keys that begin with `process/` say nothing: they are those of commands that processes send, and the UUID in them says
+    /// when an instance began, which may be long before it sends a command.
     #[must_use]
     pub fn made_at(&self) -> Option<Timestamp> {
+        if self.0.starts_with(OF_PROCESSES) {
+            return None;
+        }
         let texts = (0..self.0.len().saturating_sub(35)).filter_map(|from| self.0.get(from..from + 36));
         texts.filter_map(|text| id::made_at(Uuid::parse_str(text).ok()?)).max()
     }
@@ -56,9 +65,9 @@ mod tests {
         assert_eq!(made(format!("{early}")), Some(1_700_000_000_000));
         assert_eq!(made(format!("pay/{late}/of/{early}!")), Some(1_700_000_000_001));
         assert_eq!(made(format!("ä{}", early.to_string().to_uppercase())), Some(1_700_000_000_000));
-        for none in
-            ["pay".to_owned(), early.simple().to_string(), Uuid::from_u128(7).to_string(), "ü".repeat(40)]
-        {
+        let of_a_process = format!("process/{early}/9/0");
+        let plain = ["pay".to_owned(), early.simple().to_string(), Uuid::from_u128(7).to_string()];
+        for none in plain.into_iter().chain(["ü".repeat(40), of_a_process]) {
             assert_eq!(made(none.clone()), None, "{none}");
         }
     }

@@ -2,6 +2,7 @@
 
 use es_core::clock::Timestamp;
 use es_core::store::StoreError;
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 use uuid::Uuid;
 
@@ -29,7 +30,7 @@ impl PgBackend {
     /// on, and never run again; so is every other one that is as old. Keys without such a UUID are remembered for ever.
     ///
     /// Rows are removed in short statements, and commits go on meanwhile. Dropping the future stops it between two of them;
-    /// called again it continues. It is for the owner of the schema.
+    /// called again it goes on where it was. It is for the owner of the schema.
     ///
     /// # Errors
     ///
@@ -40,12 +41,13 @@ impl PgBackend {
         let record = "select forget(timestamptz 'epoch' + $1 * interval '1 microsecond')";
         sqlx::query(record).bind(before.as_microsecond()).execute(&mut conn).await.map_err(failed)?;
         let mut forgotten = Forgotten::default();
-        let mut after = Some(String::new());
-        while let Some(key) = after {
-            let query = sqlx::query("select gone, last from forget_keys($1, $2)").bind(key).bind(MOST);
-            let row = query.fetch_one(&mut conn).await.map_err(failed)?;
-            forgotten.keys += row.get_unchecked::<i64, _>(0).unsigned_abs();
-            after = row.get_unchecked(1);
+        let reached = "select reached, begun is not distinct from upto from forgotten where what = 'keys'";
+        let row = sqlx::query(reached).fetch_one(&mut conn).await.map_err(failed)?;
+        let (reached, as_it_was) = (row.get_unchecked::<String, _>(0), row.get_unchecked::<bool, _>(1));
+        // One that was broken off goes on where it was. What lies before that was looked at, if the time is still the same.
+        let again = (!reached.is_empty() && !as_it_was).then(|| (String::new(), Some(reached.clone())));
+        for (from, until) in std::iter::once((reached, None)).chain(again) {
+            forgotten.keys += forget_keys(&mut conn, from, until.as_deref()).await.map_err(failed)?;
         }
         let mut after = Some(Uuid::nil());
         while let Some(attempt) = after {
@@ -58,4 +60,16 @@ impl PgBackend {
         drop(conn.close().await);
         Ok(forgotten)
     }
+}
+
+/// Removes outcomes from one key on, up to about another one. Gives how many.
+async fn forget_keys(conn: &mut PgConnection, from: String, until: Option<&str>) -> Result<u64, sqlx::Error> {
+    let (mut gone, mut after) = (0, Some(from));
+    while let Some(key) = after.filter(|key| until.is_none_or(|until| key.as_str() < until)) {
+        let query = sqlx::query("select gone, last from forget_keys($1, $2)").bind(key).bind(MOST);
+        let row = query.fetch_one(&mut *conn).await?;
+        gone += row.get_unchecked::<i64, _>(0).unsigned_abs();
+        after = row.get_unchecked(1);
+    }
+    Ok(gone)
 }

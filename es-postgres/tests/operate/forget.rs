@@ -120,3 +120,49 @@ async fn what_may_still_be_asked_for_is_not_forgotten() {
     let error = backend.forget(SystemClock.now()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
 }
+
+/// The UUID in it is as old as the instance that sends the command.
+#[tokio::test]
+async fn a_command_of_an_instance_that_began_long_ago_is_not_refused() {
+    let (_database, backend) = open().await;
+    let id = Ids::default().at(days_ago(10));
+    let (sent, not_yet) = (format!("process/{id}/1/0"), format!("process/{id}/9/0"));
+    under(&backend, &sent).await.unwrap();
+    assert_eq!(backend.forget(days_ago(5)).await.unwrap().keys, 0);
+    under(&backend, &not_yet).await.unwrap();
+    let error = under(&backend, &sent).await.unwrap_err();
+    assert!(matches!(error, CommitError::Repeated { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_was_broken_off_goes_on_where_it_was() {
+    let (_database, backend) = open().await;
+    let old = "select es.made(overlay(gen_random_uuid()::text placing '00000000-0000-7' from 1 for 15))";
+    let outcome = "'\\x00000000000000000000000000000007', 's', 0, 0, 0, 'no'";
+    let insert = async |sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&backend.db()).await.unwrap();
+    };
+    insert(format!("insert into es.outcomes select 'a' || i, {outcome} from generate_series(1, 3000) i"))
+        .await;
+    insert(format!(
+        "insert into es.outcomes select 'b/' || ({old}) || i, {outcome} from generate_series(1, 200) i"
+    ))
+    .await;
+    // One that is broken off after its first statement.
+    let begun = format!(
+        "select es.forget(timestamptz 'epoch' + {} * interval '1 second'); select es.forget_keys('', 2000)",
+        days_ago(5).as_second()
+    );
+    insert(begun).await;
+    insert(format!("insert into es.outcomes select 'a/' || ({old}), {outcome}")).await;
+    assert_eq!(
+        backend.forget(days_ago(5)).await.unwrap().keys,
+        200,
+        "what it has seen it does not look at again"
+    );
+    assert_eq!(backend.forget(days_ago(5)).await.unwrap().keys, 1, "the next time it begins anew");
+    // With a later time it looks at all, wherever it was.
+    insert("select es.forget_keys('a', 2000)".to_owned()).await;
+    insert(format!("insert into es.outcomes select 'a/' || ({old}), {outcome}")).await;
+    assert_eq!(backend.forget(days_ago(4)).await.unwrap().keys, 1);
+}

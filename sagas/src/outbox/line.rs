@@ -64,7 +64,8 @@ impl Failed {
     }
 }
 
-/// The idempotency key of a command.
+/// The idempotency key of a command. A store forgets no outcome of a key that begins like this: the instance may have begun
+/// long ago.
 pub(super) fn key_of(Sending { send, .. }: &Sending) -> String {
     format!("process/{}/{}/{}", send.id, send.input, send.ordinal)
 }
