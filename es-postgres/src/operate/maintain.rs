@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use es_core::codec::JSON;
 use es_core::store::{Position, StoreError, StreamId, Version, check};
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
 use sqlx::{Connection as _, Row as _};
@@ -12,12 +11,14 @@ use crate::readers::PgQuery;
 use crate::row::{number, signed};
 use crate::{PgBackend, connect, error};
 
-/// The type of an event and its codec.
-const KIND: &str = "select t.name, t.codec from event_types t where t.type_id = (
-    select coalesce(
-        (select e.type_id from events e where e.stream_id = s.stream_id and e.version = $2),
-        (select a.type_id from archived_streams a where a.stream_id = s.stream_id and a.version = $2))
-    from streams s where s.name = $1)";
+/// The types of some events and their codecs, in their order.
+const KINDS: &str = "select coalesce(t.name, 'event'), coalesce(t.codec, 'json')
+    from unnest($1::text[], $2::bigint[]) with ordinality a (stream, version, i)
+    left join streams s on s.name = a.stream
+    left join event_types t on t.type_id = coalesce(
+        (select e.type_id from events e where e.stream_id = s.stream_id and e.version = a.version),
+        (select r.type_id from archived_streams r where r.stream_id = s.stream_id and r.version = a.version))
+    order by a.i";
 
 /// What an archive would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,12 +38,13 @@ impl PgBackend {
     ///
     /// Appends and reads go on; they stand still for a moment at the end. The log is read through once.
     /// Partitions that follow are made by the programs that append, before they are needed.
-    /// A read of a stream looks into each partition, so a few dozen large ones are better than many small ones.
+    /// A read of a stream looks into each partition, and each statement locks all of them, so a few dozen large ones are better
+    /// than many small ones: `max_locks_per_transaction` of the server limits them, which [`PgOptions::check`](crate::PgOptions::check) looks at.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]: nothing has changed. Call it again; it is [`Transient`](StoreError::Transient) if long
-    /// transactions were in the way.
+    /// [`StoreError`]: nothing has changed. Call it again; it is [`Transient`](StoreError::Transient) if others were in the
+    /// way for ten seconds, and names them.
     pub async fn partition(&self, size: u64) -> Result<(), StoreError> {
         let call = sqlx::query("call partition($1)").bind(signed(size));
         self.maintain("making partitions", call).await?;
@@ -66,8 +68,8 @@ impl PgBackend {
     /// # Errors
     ///
     /// [`StoreError`]: nothing was archived. It is [`Misuse`](StoreError::Misuse) if there are no partitions, a processor
-    /// has not come so far, an event that would leave is parked or could not be decoded (it would be lost), or a stream could
-    /// not be loaded any more. Also for a processor that nobody runs: `drop_version` of a version, `forget_processor` of a
+    /// has not come so far, or its place cannot be read, an event that would leave is parked, could not be decoded, or is waited
+    /// for by an instance of a process (it would be lost), or a stream could not be loaded any more. Also for a processor that nobody runs: `drop_version` of a version, `forget_processor` of a
     /// reactor. [`Self::plan_archive`] lists all of it.
     /// [`Transient`](StoreError::Transient) if long transactions were in the way for a minute.
     pub async fn archive(&self, upto: Position) -> Result<Vec<String>, StoreError> {
@@ -143,7 +145,7 @@ impl PgBackend {
     /// [is needed](Self::redaction_needs) as it is; [`StoreError::Limit`] if the payload is larger or deeper than one of an
     /// append may be.
     pub async fn redact(&self, stream: &StreamId, version: Version, data: Bytes) -> Result<(), StoreError> {
-        self.replace(stream, version, data, false).await
+        self.replace(&[(stream.clone(), version, data)], false).await
     }
 
     /// The same where it is needed: the stream could then not be loaded, or what is set aside not be handled.
@@ -157,15 +159,34 @@ impl PgBackend {
         version: Version,
         data: Bytes,
     ) -> Result<(), StoreError> {
-        self.replace(stream, version, data, true).await
+        self.replace(&[(stream.clone(), version, data)], true).await
     }
 
-    /// Why a redaction of this event is refused; `None` if it is not. It is needed if its stream is archived in part, and so
-    /// needs its snapshot, or if a processor has the event parked, or passed over because it could not decode it.
+    /// Redacts many events: all of them, or none. Programs forget what they keep once, and not once for each event.
     ///
     /// # Errors
     ///
-    /// The database failed.
+    /// As [`Self::redact`].
+    pub async fn redact_all(&self, events: &[(StreamId, Version, Bytes)]) -> Result<(), StoreError> {
+        self.replace(events, false).await
+    }
+
+    /// The same where they are needed: see [`Self::redact_needed`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::redact`].
+    pub async fn redact_all_needed(&self, events: &[(StreamId, Version, Bytes)]) -> Result<(), StoreError> {
+        self.replace(events, true).await
+    }
+
+    /// Why a redaction of this event is refused; `None` if it is not. It is needed if its stream is archived in part, and so
+    /// needs its snapshot, or if a processor has the event parked, or passed over because it could not decode it, or if it waits
+    /// for an instance of a process.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if there is no such event; else the database failed.
     pub async fn redaction_needs(
         &self,
         stream: &StreamId,
@@ -176,24 +197,18 @@ impl PgBackend {
         Ok(rows.first().and_then(|row| row.get_unchecked(0)))
     }
 
-    async fn replace(
-        &self,
-        stream: &StreamId,
-        version: Version,
-        data: Bytes,
-        needed: bool,
-    ) -> Result<(), StoreError> {
-        let what = "redacting an event";
-        let kind = sqlx::query(KIND).bind(stream.as_str().to_owned()).bind(signed(version.0));
-        let rows = self.maintain(what, kind).await?;
-        match rows.first() {
-            Some(row) => check::replacement(row.get_unchecked(0), row.get_unchecked(1), &data)?,
-            // What has left the log is taken for JSON, as nearly all is.
-            None => check::payload("event", JSON, &data)?,
+    async fn replace(&self, events: &[(StreamId, Version, Bytes)], needed: bool) -> Result<(), StoreError> {
+        let what = "redacting events";
+        let streams: Vec<String> = events.iter().map(|(stream, ..)| stream.as_str().to_owned()).collect();
+        let versions: Vec<i64> = events.iter().map(|(_, version, _)| signed(version.0)).collect();
+        let kinds = self.maintain(what, sqlx::query(KINDS).bind(streams.clone()).bind(versions.clone())).await?;
+        for ((.., data), kind) in events.iter().zip(&kinds) {
+            // What is not there, or has left the log, is taken for JSON, as nearly all is.
+            check::replacement(kind.get_unchecked(0), kind.get_unchecked(1), data)?;
         }
-        let query = sqlx::query("select redact($1, $2, $3, $4)").bind(stream.as_str().to_owned());
-        let query = query.bind(signed(version.0)).bind(data.to_vec()).bind(needed);
-        self.maintain(what, query).await.map(drop)
+        let payloads: Vec<Vec<u8>> = events.iter().map(|(.., data)| data.to_vec()).collect();
+        let query = sqlx::query("select redact_all($1, $2, $3, $4)").bind(streams).bind(versions);
+        self.maintain(what, query.bind(payloads).bind(needed)).await.map(drop)
     }
 
     /// A connection of its own: maintenance takes as long as it takes, and if its future is dropped, the server rolls

@@ -56,11 +56,13 @@ begin
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = '{es}'::regnamespace and p.prorettype <> 'trigger'::regtype
           and p.proname not in ('adopt', 'archive_edge', 'in_the_way', 'attach_archive', 'attach', 'needs', 'forget', 'forget_keys', 'forget_attempts', 'archive', 'detach', 'shut', 'unhandled_events', 'redact', 'maintain', 'partition',
-              'become_partition', 'make_partition')
+              'become_partition', 'make_partition', 'row_tables', 'set_aside', 'holders', 'drop_tags', 'payload_tables',
+              'must_have', 'need', 'redact_all')
     loop
         execute format('grant execute on routine %s to {schema}_writer', this.name);
     end loop;
     grant select on {es}.log to {schema}_reader;
+    grant execute on function {es}.text_of(bytea) to {schema}_reader;
 end $$;
 
 commit;

@@ -243,6 +243,92 @@ async fn what_could_not_be_decoded_stays() {
     assert_refused(&backend, &["event 20 could not be decoded by totals/1~2"]).await;
 }
 
+/// Rows of a process: an instance that is parked at its second input, one that has taken in all, and an event that came before
+/// its instance.
+const OF_A_PROCESS: [(&str, &str, &str); 6] = [
+    (
+        "process.instances.ship",
+        "0007:ada",
+        r#"{"key":"ada","id":"019aa0a0-0000-7000-8000-000000000001","noted":3,"taken":1,"state":"\u0000"}"#,
+    ),
+    (
+        "process.instances.ship",
+        "0007:eve",
+        r#"{"key":"eve","id":"019aa0a0-0000-7000-8000-000000000002","noted":1,"taken":1}"#,
+    ),
+    (
+        "process.inputs.ship",
+        "0007:019aa0a0000070008000000000000001:00000000000000000001",
+        r#"{"input":{"event":{"position":3,"step":0}}}"#,
+    ),
+    (
+        "process.inputs.ship",
+        "0007:019aa0a0000070008000000000000001:00000000000000000002",
+        r#"{"input":{"event":{"position":7,"step":0}}}"#,
+    ),
+    (
+        "process.inputs.ship",
+        "0007:019aa0a0000070008000000000000002:00000000000000000001",
+        r#"{"input":{"event":{"position":4,"step":0}}}"#,
+    ),
+    (
+        "process.early.ship",
+        "0011:0123456789abcdef:00000000000000000008:00000000000000000000",
+        r#"{"key":"bob","position":8,"step":0}"#,
+    ),
+];
+
+#[tokio::test]
+async fn what_instances_of_processes_wait_for_stays() {
+    let (_database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 50).await;
+    put(&backend, &OF_A_PROCESS).await;
+    assert_refused(
+        &backend,
+        &["event 7 is an input that waits in process ship for 'ada'", "Retry, skip or end"],
+    )
+    .await;
+    let plan = backend.plan_archive(Position(20)).await.unwrap();
+    assert_eq!(plan.in_the_way.len(), 2, "{plan:?}");
+    assert!(plan.in_the_way[1].contains("event 8 waits for its start in process ship for 'bob'"), "{plan:?}");
+    for (version, waits) in [(3, false), (4, false), (7, true), (8, true), (9, false)] {
+        let needs = backend.redaction_needs(&stream("a"), Version(version)).await.unwrap();
+        assert_eq!(needs.is_some(), waits, "{version}: {needs:?}");
+    }
+    let error = backend.redact(&stream("a"), Version(8), "null".into()).await.unwrap_err();
+    assert!(error.to_string().contains("event 8 waits for its start in process ship"), "{error}");
+}
+
+#[tokio::test]
+async fn a_plan_lists_all_that_is_set_aside_and_a_place_that_cannot_be_read() {
+    let (_database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 50).await;
+    let event = |position: &str| format!("{position}:0123456789abcdef:{position}");
+    let (third, fourth) = ("00000000000000000003", "00000000000000000004");
+    put(
+        &backend,
+        &[
+            ("checkpoints", "good/1~1#0000", r#"{"position":50,"last":1023}"#),
+            ("checkpoints", "bad/1~1#0000", "not json"),
+            ("good/1~1/parked/events", &event(third), "{}"),
+            ("good/1~1/parked/events", &event(fourth), "{}"),
+            ("other/1~1/parked/events", &event(fourth), "{}"),
+        ],
+    )
+    .await;
+    let plan = backend.plan_archive(Position(20)).await.unwrap();
+    let named = ["the place of processor bad/1~1#0000", "event 3 is", "good/1~1", "other/1~1"];
+    assert_eq!(plan.in_the_way.len(), 4, "{plan:?}");
+    for (line, named) in plan.in_the_way.iter().zip(named) {
+        assert!(line.contains(named), "{line}");
+    }
+    let places = "select count(*) from es.checkpoints where position is null or position = 50";
+    let shown: i64 = sqlx::query_scalar(places).fetch_one(&backend.db()).await.unwrap();
+    assert_eq!(shown, 2);
+}
+
 #[tokio::test]
 async fn a_log_without_partitions_is_not_archived() {
     let (_database, backend) = open().await;

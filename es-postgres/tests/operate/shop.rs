@@ -52,3 +52,17 @@ pub(crate) async fn versions(backend: &PgBackend, name: &str, after: u64) -> Vec
     let events = backend.stream(&stream(name), Version(after), 10_000).await.unwrap();
     events.iter().map(|event| event.version.0).collect()
 }
+
+/// One number, once all connections of others have ended: by then each has told what it read.
+pub(crate) async fn told(database: &Database, sql: &str) -> i64 {
+    use sqlx::Connection as _;
+    const OTHERS: &str = "select count(*) from pg_stat_activity where datname = current_database()
+        and backend_type = 'client backend' and pid <> pg_backend_pid()";
+    let mut conn = sqlx::PgConnection::connect(database.url()).await.unwrap();
+    while sqlx::query_scalar::<_, i64>(OTHERS).fetch_one(&mut conn).await.unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let told = sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    told
+}
