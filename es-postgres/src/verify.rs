@@ -1,6 +1,8 @@
 //! Proof of what the store promises, on what is stored.
 
 use es_core::store::{Position, StoreError};
+use futures::TryStreamExt as _;
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
 use crate::row::signed;
@@ -25,12 +27,18 @@ const CHECKS: &[(&str, &str)] = &[
         "select coalesce(s.name, 'stream ' || e.stream_id) || ' goes on with version ' || e.first || ' after '
              || coalesce(b.version, r.version, 0)
          from (select stream_id, min(version) as first from events where position > {after} group by stream_id) e
+         -- The one right before it is one look; only where that is missing, the last one is looked for.
          left join lateral (
              select b.version from events b
-             where {after} > 0 and b.stream_id = e.stream_id and b.version < e.first order by b.version desc limit 1
+             where {after} > 0 and b.stream_id = e.stream_id and b.version = e.first - 1 offset 0
+         ) c on true
+         left join lateral (
+             select b.version from events b
+             where {after} > 0 and c.version is null and e.first > 1
+               and b.stream_id = e.stream_id and b.version < e.first order by b.version desc limit 1
          ) b on true
          left join archived_streams r using (stream_id) left join streams s using (stream_id)
-         where e.first <> coalesce(b.version, r.version, 0) + 1",
+         where c.version is null and e.first <> coalesce(b.version, r.version, 0) + 1",
     ),
     (
         "the last archived event of a stream lies before what is kept",
@@ -64,7 +72,7 @@ const CHECKS: &[(&str, &str)] = &[
     (
         "recorded times are times that can be read",
         "select 'position ' || position from events
-         where not isfinite(recorded_at) or recorded_at > '9999-12-30 22:00:00.999999+00'",
+         where position > {after} and (not isfinite(recorded_at) or recorded_at > '9999-12-30 22:00:00.999999+00')",
     ),
     (
         "every event has a type and a stream",
@@ -73,12 +81,18 @@ const CHECKS: &[(&str, &str)] = &[
          where e.position > {after} and (t.type_id is null or s.stream_id is null)",
     ),
     (
-        "tags and checkpoints point into the log",
+        // All of them, or none: those of some events are spread over the whole table.
+        "tags point into the log",
         "select 'tag ' || tag || ' at ' || position from tags
-         where position > (select coalesce(max(position), 0) from events) or position <= (select archived from store)
-         union all
-         select 'checkpoint ' || name || ' at ' || position from checkpoints
-         where position > (select coalesce(max(position), 0) from events)",
+         where {after} = 0
+           and (position > (select coalesce(max(position), 0) from events) or position <= (select archived from store))",
+    ),
+    (
+        "checkpoints can be read, and point into the log",
+        "select case when position is null then 'the place of ' || name || ' cannot be read'
+                     else 'checkpoint ' || name || ' at ' || position end
+         from checkpoints
+         where position is null or position > (select coalesce(max(position), 0) from events)",
     ),
     (
         "the store has one identity, and numbers nothing twice",
@@ -127,11 +141,24 @@ const CHECKS: &[(&str, &str)] = &[
     ),
 ];
 
+/// So many violations of each rule are listed.
+const MOST: usize = 1_000;
+
+/// Positions whose payloads are read together.
+const WINDOW: i64 = 1_000;
+
+const READABLE: &str = "payloads in JSON can be read";
+
+/// Some events behind a position, with their payloads if those are JSON.
+const PAYLOADS: &str = "select e.position, case when t.codec = 'json' then e.data end
+    from (select * from events e where e.position > $1 order by e.position limit $2) e
+    left join event_types t using (type_id) order by e.position";
+
 impl PgBackend {
     /// Looks for violations of what the store promises, in the whole store; a line each, none if all is well.
     ///
-    /// Reads everything, in one snapshot: for a maintenance job, not for a start. The statement timeout of the options holds
-    /// for each of its statements.
+    /// Reads everything, payloads included, in one snapshot: for a maintenance job, not for a start. The statement timeout of the
+    /// options holds for each of its statements. Of each rule a thousand violations are listed.
     ///
     /// # Errors
     ///
@@ -141,7 +168,7 @@ impl PgBackend {
     }
 
     /// The same for the events behind a position, and how they go on from those before them: up to where it was verified
-    /// last, say.
+    /// last, say. Tags are looked at by [`Self::verify`] alone.
     ///
     /// # Errors
     ///
@@ -155,7 +182,8 @@ impl PgBackend {
         patience.within(begin).await.map_err(failed)?;
         let mut violations = Vec::new();
         for (rule, sql) in CHECKS {
-            let sql = schema::sql(sql.replace("{after}", &signed(after.0).to_string()));
+            let sql = sql.replace("{after}", &signed(after.0).to_string());
+            let sql = schema::sql(format!("select * from ({sql}) wrong limit {}", MOST + 1));
             patience.within(sqlx::raw_sql("savepoint rule").execute(&mut conn)).await.map_err(failed)?;
             let rows = match patience.within(sqlx::query(sql).fetch_all(&mut conn)).await {
                 // Something that is stored is not what it should be: the other rules can be looked at all the same.
@@ -168,11 +196,45 @@ impl PgBackend {
                 }
                 rows => rows.map_err(failed)?,
             };
-            violations.extend(
-                rows.iter().map(|row| format!("not so: {rule}: {}", row.get_unchecked::<String, _>(0))),
-            );
+            let lines = rows.iter().take(MOST);
+            violations
+                .extend(lines.map(|row| format!("not so: {rule}: {}", row.get_unchecked::<String, _>(0))));
+            if rows.len() > MOST {
+                violations.push(format!("not so: {rule}: and more"));
+            }
         }
+        self.verify_payloads(&mut conn, after, &mut violations).await.map_err(failed)?;
         drop(conn.close().await);
         Ok(violations)
+    }
+
+    /// Payloads in JSON are what whoever reads them can take apart.
+    async fn verify_payloads(
+        &self,
+        conn: &mut PgConnection,
+        after: Position,
+        violations: &mut Vec<String>,
+    ) -> Result<(), sqlx::Error> {
+        let (patience, mut after, mut found) = (self.0.shared.readers.patience(), signed(after.0), 0);
+        loop {
+            let (before, mut rows) =
+                (after, sqlx::query(PAYLOADS).bind(after).bind(WINDOW).fetch(&mut *conn));
+            while let Some(row) = patience.within(rows.try_next()).await? {
+                after = row.get_unchecked(0);
+                let Some(data) = row.get_unchecked::<Option<&[u8]>, _>(1) else { continue };
+                let Err(error) = serde_json::from_slice::<serde_json::Value>(data) else { continue };
+                found += 1;
+                if found <= MOST {
+                    violations.push(format!("not so: {READABLE}: position {after}: {error}"));
+                }
+            }
+            if after == before {
+                break;
+            }
+        }
+        if found > MOST {
+            violations.push(format!("not so: {READABLE}: and more"));
+        }
+        Ok(())
     }
 }
