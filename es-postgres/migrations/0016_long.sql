@@ -218,6 +218,123 @@ begin
         order by s.name;
 end $$;
 
+-- Who keeps others from `events` and its partitions, besides this session. Of sessions of other accounts no more is shown than
+-- that they are there; so is of autovacuum.
+create function {es}.holders(out pid integer, out who text, out may_be_vacuum boolean) returns setof record
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select l.pid,
+           coalesce(min(a.backend_type), 'a session of another account, or autovacuum')
+               || coalesce(', in a transaction since ' || date_trunc('second', min(a.xact_start))::text, ''),
+           bool_or(l.mode = 'ShareUpdateExclusiveLock') and coalesce(min(a.backend_type), 'autovacuum worker') = 'autovacuum worker'
+    from pg_locks l
+    left join pg_stat_activity a on a.pid = l.pid
+    where l.locktype = 'relation' and l.granted and l.pid <> pg_backend_pid()
+      and l.database = (select d.oid from pg_database d where d.datname = current_database())
+      and (l.relation = '{es}.events'::regclass
+           or l.relation in (select i.inhrelid from pg_inherits i where i.inhparent = '{es}.events'::regclass))
+    group by l.pid order by l.pid
+$$;
+
+-- Does something to `events` that shuts out readers and writers. It lets them pass each time that it has waited for 20 ms; but
+-- autovacuum gives way only to who has waited for `deadlock_timeout`, so once in five seconds it waits that long for it.
+create or replace function {es}.shut(change text) returns void language plpgsql as $$
+declare
+    until   timestamptz := clock_timestamp() + interval '10 seconds';
+    patient timestamptz := clock_timestamp() + interval '500 milliseconds';
+    waits   interval;
+begin
+    loop
+        waits := interval '20 milliseconds';
+        if clock_timestamp() > patient and exists (select from {es}.holders() h where h.may_be_vacuum) then
+            waits := current_setting('deadlock_timeout')::interval + interval '200 milliseconds';
+            patient := clock_timestamp() + interval '5 seconds';
+        end if;
+        begin
+            perform set_config('lock_timeout', ceil(extract(epoch from waits) * 1000)::bigint || 'ms', true);
+            lock table only {es}.events in access exclusive mode;
+            execute change;
+            perform set_config('lock_timeout', '0', true);
+            return;
+        exception when lock_not_available or deadlock_detected then
+            if clock_timestamp() > until then
+                raise exception 'the events are in use: %', coalesce(
+                        (select string_agg('process ' || h.pid || ' (' || h.who || ')', ', ') from {es}.holders() h),
+                        'by transactions that have ended by now')
+                    using errcode = 'lock_not_available', hint = 'End what is in the way, or try again.';
+            end if;
+        end;
+        perform pg_sleep(0.05 + random() / 10);
+    end loop;
+end $$;
+
+-- Removes the tags of the events up to a position, by what the events say.
+create function {es}.drop_tags(edge bigint) returns void language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+begin
+    delete from {es}.tags t
+    using {es}.events e, {es}.tags_of(e.envelope) own (tag)
+    where e.position <= edge and t.tag = own.tag and t.position = e.position;
+end $$;
+
+-- Takes the whole partitions up to a position out of the log. Their tables stay, as `events_archived_<first>_<last>`, to
+-- be dumped and dropped. Gives their names.
+create or replace function {es}.archive(
+    upto       bigint,
+    unloadable boolean default false            -- also of streams that could not be loaded any more
+) returns setof text language plpgsql as $$
+declare
+    edge bigint;
+    miss record;
+    part record;
+    left_ integer := 6;
+begin
+    perform {es}.maintain();
+    edge := {es}.archive_edge(upto);
+    if edge is null then
+        return;
+    end if;
+    select w.what, w.advice into miss from {es}.in_the_way(edge) w where w.loads or not unloadable limit 1;
+    if found then
+        raise exception '%', miss.what using errcode = 'object_not_in_prerequisite_state', hint = miss.advice;
+    end if;
+    perform set_config('es.maintenance', 'on', true);
+    -- The same step, taken back: what cannot be done now is not prepared for long.
+    begin
+        perform {es}.shut(format('select {es}.detach(%s)', edge));
+        raise exception 'it can be done' using errcode = 'ES011';
+    exception when sqlstate 'ES011' then
+        null;
+    end;
+    insert into {es}.archived_streams as a (stream_id, version, position, type_id, recorded_at, envelope, data)
+    select distinct on (e.stream_id) e.stream_id, e.version, e.position, e.type_id, e.recorded_at, e.envelope, e.data
+    from {es}.events e where e.position <= edge
+    order by e.stream_id, e.version desc
+    on conflict (stream_id) do update
+    set version = excluded.version, position = excluded.position, type_id = excluded.type_id,
+        recorded_at = excluded.recorded_at, envelope = excluded.envelope, data = excluded.data;
+    perform {es}.drop_tags(edge);
+    update {es}.store set archived = edge;
+    -- Until here nobody waited, and what was done is kept while others are in the way.
+    loop
+        begin
+            perform {es}.shut(format('select {es}.detach(%s)', edge));
+            exit;
+        exception when lock_not_available then
+            left_ := left_ - 1;
+            if left_ = 0 then
+                -- Another code: it is not done all over again.
+                raise exception '%', sqlerrm using errcode = 'object_in_use', hint = 'End what is in the way, or try again.';
+            end if;
+        end;
+    end loop;
+    for part in delete from {es}.partitions p where p.last <= edge returning p.first, p.last loop
+        return next 'events_archived_' || part.first || '_' || part.last;
+    end loop;
+    perform set_config('es.maintenance', 'off', true);
+end $$;
+
+revoke execute on function {es}.holders(), {es}.drop_tags(bigint) from public;
+
 -- Where the payloads of events are: in the log, beside it, and in archives that are there.
 create function {es}.payload_tables() returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -197,6 +197,9 @@ impl PgBackend {
             }
         };
         check::account(&mut conn, &options.schema).await?;
+        if let Some(problem) = check::locks(&mut conn, &options.schema).await? {
+            tracing::warn!(problem, "the server may run out of room for locks");
+        }
         let rows = sqlx::query(types::SELECT).fetch_all(&mut conn).await.map_err(failed)?;
         let kinds = Types::default();
         kinds.replace(0, types::kinds(&rows).map_err(failed)?);

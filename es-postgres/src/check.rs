@@ -48,7 +48,9 @@ const CALLED: &[&str] = &[
     "is_fenced",
     "was_given_up",
     "made",
+    "made_anywhere",
     "rarest",
+    "rarer",
     "matches",
     "broken",
     "locate",
@@ -59,6 +61,7 @@ const CALLED: &[&str] = &[
     "check_transaction",
     "must",
     "resolve",
+    "version_before",
     "settle",
     "position_at",
     "add_partition",
@@ -202,6 +205,42 @@ impl Server {
     }
 }
 
+/// What is wrong where a statement has to lock more partitions than the server has room for, while a part of its sessions does
+/// so at the same time: then reads fail, and appends.
+///
+/// # Errors
+///
+/// The database failed.
+pub(crate) async fn locks(
+    conn: &mut PgConnection,
+    schema: &SchemaName,
+) -> Result<Option<String>, StoreError> {
+    let failed = |e| error::store("looking at the partitions", e);
+    let sql = crate::schema::sql(schema.fill(LOCKS));
+    let row = sqlx::query(sql).fetch_one(conn).await.map_err(failed)?;
+    let [partitions, most, room, sessions] = [0, 1, 2, 3].map(|column| row.get_unchecked::<i64, _>(column));
+    let needed = needed_locks(partitions, room, sessions);
+    Ok((needed > most).then(|| {
+        format!(
+            "the log has {partitions} partitions, and a statement locks each with its indexes: set \
+             `max_locks_per_transaction` of the server to {needed} at least (it is {most}), or make partitions larger"
+        )
+    }))
+}
+
+/// Partitions; the setting; for how many sessions it makes room; how many there may be.
+const LOCKS: &str =
+    "select (select count(*) from {es}.partitions), current_setting('max_locks_per_transaction')::bigint,
+    current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint,
+    current_setting('max_connections')::bigint";
+
+/// So that a quarter of the sessions have room for what a statement locks: each partition with two indexes, and a few tables.
+const fn needed_locks(partitions: i64, room: i64, sessions: i64) -> i64 {
+    let at_once = if sessions < 4 { 1 } else { sessions / 4 };
+    let locks = at_once * (3 * partitions + 10);
+    (locks + room - 1) / room
+}
+
 /// Refuses an account that lacks privileges, and a proxy that swallows settings.
 pub(crate) async fn account(conn: &mut PgConnection, schema: &SchemaName) -> Result<(), StoreError> {
     let missing = lacking(conn, schema).await?;
@@ -242,4 +281,18 @@ pub(crate) async fn lacking(conn: &mut PgConnection, schema: &SchemaName) -> Res
     let query = sqlx::query(lacking).bind(tables).bind(privileges).bind(CALLED);
     let rows = query.fetch_all(conn).await.map_err(failed)?;
     Ok(rows.iter().map(|row| row.get_unchecked(0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_the_sessions_has_room_for_all_partitions() {
+        // The default of a server is 64 for each of 100.
+        assert!(needed_locks(80, 100, 100) <= 64);
+        assert!(needed_locks(90, 100, 100) > 64);
+        assert_eq!(needed_locks(299, 100, 100), 227);
+        assert_eq!(needed_locks(0, 1, 1), 10);
+    }
 }

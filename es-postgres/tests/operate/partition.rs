@@ -5,6 +5,7 @@ use es_core::store::{
     EventFilter, EventStore as _, ExpectedVersion, Position, Transaction as _, Version, read_all,
 };
 use es_postgres::PgBackend;
+use es_postgres::testing::ServerOptions;
 
 use crate::shop::{append, open, versions, write};
 
@@ -144,4 +145,75 @@ async fn a_size_of_nothing_is_refused() {
     let error = backend.partition(0).await.unwrap_err();
     assert_eq!(error.kind(), es_core::ErrorKind::Misuse, "{error}");
     assert!(error.to_string().contains("at least 1"), "{error}");
+}
+
+/// It gives way only to who waits for as long as it takes to look for a deadlock.
+#[tokio::test]
+async fn partitions_are_made_while_autovacuum_is_at_the_log() {
+    const AT_IT: &str = "select count(*) from pg_stat_progress_vacuum where relid = 'es.events'::regclass";
+    let server = tokio::task::spawn_blocking(|| {
+        let options =
+            ServerOptions::new().setting("deadlock_timeout", "100ms").setting("autovacuum_naptime", "1s");
+        options.setting("log_autovacuum_min_duration", "0").start().unwrap()
+    });
+    let server = server.await.unwrap();
+    let database = server.database().await.unwrap();
+    let backend = PgBackend::connect(database.url()).await.unwrap();
+    for _ in 0..2 {
+        write(&backend, "a", 10_000).await;
+    }
+    let slow =
+        "alter table es.events set (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,
+        autovacuum_vacuum_insert_threshold = 1, autovacuum_vacuum_insert_scale_factor = 0)";
+    sqlx::raw_sql(slow).execute(&backend.db()).await.unwrap();
+    while sqlx::query_scalar::<_, i64>(AT_IT).fetch_one(&backend.db()).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    backend.partition(10_000).await.unwrap();
+    assert!(partitions(&backend).await > 1);
+    assert_eq!(versions(&backend, "a", 19_990).await.len(), 10);
+}
+
+#[tokio::test]
+async fn who_is_in_the_way_of_partitions_is_named() {
+    use sqlx::Connection as _;
+    let (database, backend) = open().await;
+    write(&backend, "a", 5).await;
+    let mut reader = sqlx::PgConnection::connect(database.url()).await.unwrap();
+    let mut reader = reader.begin().await.unwrap();
+    let reading = "select pg_backend_pid() from es.events limit 1";
+    let process: i32 = sqlx::query_scalar(reading).fetch_one(&mut *reader).await.unwrap();
+    let error = backend.partition(10).await.unwrap_err();
+    assert_eq!(error.kind(), es_core::ErrorKind::Transient);
+    let error = es_core::chain(&error);
+    assert!(
+        error.contains(&format!("process {process} (client backend, in a transaction since ")),
+        "{error}"
+    );
+    reader.rollback().await.unwrap();
+    backend.partition(10).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_without_room_for_the_locks_of_all_partitions_is_named() {
+    let server = tokio::task::spawn_blocking(|| {
+        let few = ServerOptions::new().setting("max_connections", "20");
+        few.setting("max_prepared_transactions", "0")
+            .setting("max_locks_per_transaction", "10")
+            .start()
+            .unwrap()
+    });
+    let server = server.await.unwrap();
+    let database = server.database().await.unwrap();
+    let options = es_postgres::PgOptions::new(database.url()).unwrap().with_readers(1).with_connections(1);
+    let backend = PgBackend::connect_with(options.clone()).await.unwrap();
+    let problems = async || {
+        let findings = options.check().await.unwrap();
+        findings.into_iter().filter(|finding| finding.harmless).flat_map(|finding| finding.problems)
+    };
+    assert!(!problems().await.any(|problem| problem.contains("max_locks_per_transaction")));
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 200).await;
+    let named: Vec<String> = problems().await.filter(|problem| problem.contains("partitions")).collect();
+    assert!(matches!(&named[..], [one] if one.contains("`max_locks_per_transaction`")), "{named:?}");
 }
