@@ -335,6 +335,22 @@ end $$;
 
 revoke execute on function {es}.holders(), {es}.drop_tags(bigint) from public;
 
+-- Behind the gate only what came since the look before it is walked through: as one condition among two, a plan that is made
+-- once would walk through the streams, which may be long. Nothing else of `append` changes, so only these lines are replaced.
+do $$
+declare
+    text text := pg_get_functiondef((
+        select p.oid from pg_proc p where p.pronamespace = '{es}'::regnamespace and p.proname = 'append'));
+    old  text := 'from {es}.events e where e.position > seen and e.stream_id = any (numbers)';
+    new  text := 'from (select * from {es}.events e where e.position > seen and e.position <= head offset 0) e
+                where e.stream_id = any (numbers)';
+begin
+    if strpos(text, old) = 0 then
+        raise exception 'the function append is not the one that this migration mends';
+    end if;
+    execute replace(text, old, new);
+end $$;
+
 -- Where the payloads of events are: in the log, beside it, and in archives that are there.
 create function {es}.payload_tables() returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -452,3 +468,119 @@ $$;
 
 revoke execute on function {es}.payload_tables(), {es}.must_have(text[], bigint[]), {es}.need(text[], bigint[]),
     {es}.redact_all(text[], bigint[], bytea[], boolean) from public;
+
+-- Of some tags the one that the fewest events have behind a position, of each as many are counted as it takes to tell, and
+-- no more than so many: a read along a tag that has more is cut there.
+create function {es}.rarer(tags text[], after bigint, most bigint) returns text
+language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+    enough bigint := least(64, most);
+    rare   record;
+begin
+    loop
+        select a.tag, c.n into rare
+        from unnest(tags) with ordinality a (tag, i)
+        cross join lateral (
+            select count(*) as n from (
+                select from {es}.tags t where t.tag = a.tag and t.position > rarer.after order by t.position limit enough
+            ) t
+        ) c
+        order by c.n, a.i limit 1;
+        if rare.n < enough or enough >= most then
+            return rare.tag;
+        end if;
+        enough := least(enough * 16, most);
+    end loop;
+end $$;
+
+-- The last version of a stream that was recorded before a time, or one before that; 0 for all of it. Times never go backwards,
+-- so this is a binary search.
+create function {es}.version_before(id bigint, since timestamptz) returns bigint language plpgsql stable as $$
+declare
+    low    bigint := coalesce((select r.version from {es}.archived_streams r where r.stream_id = id), 0);
+    high   bigint := (select e.version from {es}.events e where e.stream_id = id order by e.version desc limit 1);
+    middle bigint;
+begin
+    if since is null or high is null then
+        return 0;
+    end if;
+    while low < high loop
+        middle := low + (high - low + 1) / 2;
+        if (select e.recorded_at < since from {es}.events e where e.stream_id = id and e.version = middle) then
+            low := middle;
+        else
+            high := middle - 1;
+        end if;
+    end loop;
+    return low;
+end $$;
+
+-- What became of an attempt: `applied`, `never`, or `old` if it left nothing that is kept so long. One that was not
+-- applied is fenced first: it will never be. A stream is looked through from a week before the attempt was named, by its name
+-- and the server's clock; all of it where times are by another clock, or the name is from the future.
+create or replace function {es}.resolve(
+    attempt      uuid,                          -- null: it has no name
+    names        text[],
+    ids          uuid[],                        -- of the last events; null for an append without events
+    named        bigint,                        -- when it was named: microseconds since 1970; null: not known
+    at           bigint,                        -- the time, by a clock of the asker's own
+    out fate     text,
+    out versions bigint[],
+    out last     bigint
+) language plpgsql as $$
+declare
+    now     timestamptz;
+    applied boolean;
+    since   timestamptz := case
+        when at is null and timestamptz 'epoch' + named * interval '1 microsecond' <= clock_timestamp()
+        then timestamptz 'epoch' + named * interval '1 microsecond' - interval '7 days' end;
+begin
+    if attempt is not null then
+        perform pg_advisory_xact_lock(uuid_hash_extended(attempt, 0));
+        if exists (select from {es}.fenced f where f.attempt = resolve.attempt) then
+            fate := 'never';
+            return;
+        end if;
+    end if;
+    -- Where its events are, and where the streams are that have none of it.
+    select array_agg(coalesce(e.version, r.version, (
+               select l.version from {es}.streams s join {es}.events l using (stream_id)
+               where s.name = a.name order by l.version desc limit 1
+           ), (
+               select l.version from {es}.streams s join {es}.archived_streams l using (stream_id) where s.name = a.name
+           ), 0) order by a.i),
+           max(coalesce(e.position, r.position)), bool_or(coalesce(e.position, r.position) is not null)
+    into versions, last, applied
+    from unnest(names, ids) with ordinality a (name, id, i)
+    left join lateral (
+        select s.stream_id, case when a.id is null then 0 else {es}.version_before(s.stream_id, since) end as before
+        from {es}.streams s where s.name = a.name offset 0
+    ) s on true
+    left join lateral (
+        select e.version, e.position from {es}.events e
+        where e.stream_id = s.stream_id and e.version > s.before and substr(e.envelope, 1, 16) = uuid_send(a.id)
+        order by e.version desc limit 1
+    ) e on true
+    left join lateral (
+        select r.version, r.position from {es}.archived_streams r
+        where r.stream_id = s.stream_id and substr(r.envelope, 1, 16) = uuid_send(a.id)
+    ) r on true;
+    if coalesce(cardinality(array_remove(ids, null)), 0) = 0 then
+        applied := exists (select from {es}.witnesses w where w.attempt = resolve.attempt);
+        last := coalesce((select e.position from {es}.events e order by e.position desc limit 1), 0);
+        -- By both clocks, if there are two.
+        now := least(timestamptz 'epoch' + at * interval '1 microsecond', clock_timestamp());
+        if not applied and timestamptz 'epoch' + named * interval '1 microsecond' < now - interval '1 hour' then
+            fate := 'old';
+            return;
+        end if;
+    end if;
+    if applied then
+        fate := 'applied';
+        return;
+    end if;
+    fate := 'never';
+    if attempt is not null then
+        insert into {es}.fenced (attempt) values (resolve.attempt) on conflict do nothing;
+    end if;
+end $$;

@@ -39,11 +39,22 @@ impl Ask {
         let part = most >> self.halvings;
         if part == 0 && most > 0 { 1 } else { part }
     }
+
+    /// Whether a smaller part can be asked for.
+    const fn may_be_smaller(self, most: usize) -> bool {
+        self.of(most) > 1 && self.halvings < MOST
+    }
 }
 
 impl Narrow {
     pub(crate) fn ask(&self) -> Ask {
         Ask { halvings: self.halvings.load(Ordering::Relaxed) }
+    }
+
+    /// The next one of a call whose last one has outlasted its time: smaller than that, whatever others have met meanwhile. So
+    /// no call asks for ever.
+    pub(crate) fn after(&self, ask: Ask) -> Ask {
+        Ask { halvings: self.ask().halvings.max(ask.halvings + 1) }
     }
 
     /// It came in time.
@@ -57,7 +68,7 @@ impl Narrow {
     /// Whether it is to be asked for again: it has outlasted its time, and was more than one. `most` is what it would have
     /// been at most.
     pub(crate) fn outlasted(&self, ask: Ask, most: usize, error: &StoreError) -> bool {
-        if ask.of(most) <= 1 || ask.halvings >= MOST || !is_canceled(error) {
+        if !ask.may_be_smaller(most) || !is_canceled(error) {
             return false;
         }
         self.came.store(0, Ordering::Relaxed);
@@ -105,6 +116,24 @@ mod tests {
         narrow.move_from(a.halvings, a.halvings + 1);
         narrow.move_from(b.halvings, b.halvings + 1);
         assert_eq!(narrow.ask().of(8), 4);
+    }
+
+    #[test]
+    fn a_call_that_outlasts_its_time_each_time_ends_whatever_others_meet() {
+        let (narrow, mut turns) = (Narrow::default(), 0);
+        let mut ask = narrow.ask();
+        while ask.may_be_smaller(10_000) {
+            narrow.move_from(ask.halvings, ask.halvings + 1);
+            turns += 1;
+            // Pages of others come in time, and set back what all begin with.
+            for _ in 0..MOST * CALM {
+                narrow.came(narrow.ask());
+            }
+            assert_eq!(narrow.ask().of(10_000), 10_000);
+            assert!(turns <= MOST, "it asks for ever");
+            ask = narrow.after(ask);
+        }
+        assert_eq!(turns, 13);
     }
 
     #[test]

@@ -107,15 +107,20 @@ impl RowStore for PgBackend {
         }
         let (most, narrow) = (limit.min(MAX_PAGE), &self.0.shared.readers.narrow);
         let (mut rows, mut after): (Vec<StoredRow>, _) = (Vec::new(), after);
+        let mut ask = narrow.ask();
         // As a stream is: in one part, as a rule.
         loop {
-            let (rest, ask) = (most - rows.len(), narrow.ask());
+            let rest = most - rows.len();
             let part = ask.of(rest);
             let read = match self.scan_part(table, &after, part).await {
-                Err(error) if narrow.outlasted(ask, rest, &error) => continue,
+                Err(error) if narrow.outlasted(ask, rest, &error) => {
+                    ask = narrow.after(ask);
+                    continue;
+                }
                 read => read?,
             };
             narrow.came(ask);
+            ask = narrow.ask();
             let is_last = part == rest || !is_full(&read, part);
             if let Some(last) = read.last() {
                 after.clone_from(&last.key);

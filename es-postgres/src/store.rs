@@ -21,6 +21,9 @@ use crate::{PgBackend, batch, error, explain, resolve, types};
 /// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
 const WINDOW: usize = 50_000;
 
+/// Entries of a tag that one read along it looks at most, where not each of them matches.
+const ENTRIES: usize = 10_000;
+
 /// So many events fit into a page, however large they are.
 const FEW: usize = PAGE_BYTES / MAX_PAYLOAD;
 
@@ -42,16 +45,20 @@ pub(crate) enum Tail {
 impl PgBackend {
     pub(crate) async fn tail(&self, id: &StreamId, after: Version, limit: usize) -> Result<Tail, StoreError> {
         let (most, narrow) = (limit.min(MAX_PAGE), &self.0.shared.readers.narrow);
-        let mut events: Vec<RecordedEvent> = Vec::new();
+        let (mut events, mut ask): (Vec<RecordedEvent>, _) = (Vec::new(), narrow.ask());
         // In one part, as a rule: whoever asks takes a page that is not full for the end.
         loop {
-            let (rest, ask) = (most - events.len(), narrow.ask());
+            let rest = most - events.len();
             let (from, part) = (Version(after.0 + events.len() as u64), ask.of(rest));
             let read = match self.tail_part(id, from, part).await {
-                Err(error) if narrow.outlasted(ask, rest, &error) => continue,
+                Err(error) if narrow.outlasted(ask, rest, &error) => {
+                    ask = narrow.after(ask);
+                    continue;
+                }
                 read => read?,
             };
             narrow.came(ask);
+            ask = narrow.ask();
             let Tail::Kept(read) = read else { return Ok(read) };
             let is_last = part == rest || !is_full(&read, part);
             events.extend(read);
@@ -211,15 +218,30 @@ impl PgBackend {
         Err(StoreError::transient("a commit", moving).into())
     }
 
-    /// What became of an attempt, once nothing of this process is before it.
-    async fn ask(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+    /// What became of an attempt, once nothing of this process is before it. `at` is the time, if its events were not
+    /// recorded by the server's clock.
+    pub(crate) async fn ask(&self, attempt: &Attempt, at: Option<i64>) -> Result<Resolution, StoreError> {
         for lane in self.0.lanes() {
             lane.barrier().await?;
         }
         let shared = &self.0.shared;
-        let query = || resolve::query(attempt, shared.micros());
+        let query = || resolve::query(attempt, at);
         let rows = shared.readers.rows("resolving a commit", query).await?;
         resolve::resolution(attempt, rows.first().expect("a function without a set gives one row"))
+    }
+
+    /// The tags to walk along, of the alternatives that have several: those that the fewest events have behind a position.
+    async fn rarest(&self, filter: &EventFilter, after: Position) -> Result<Vec<String>, StoreError> {
+        let (tags, items) = filter::several(filter);
+        if tags.is_empty() {
+            return Ok(Vec::new());
+        }
+        let query = || {
+            let query = sqlx::query(filter::RAREST).bind(signed(after.0)).bind(signed(ENTRIES as u64));
+            query.bind(tags.clone()).bind(items.clone())
+        };
+        let rows = self.0.shared.readers.rows("looking at tags", query).await?;
+        Ok(rows.iter().map(|row| row.get_unchecked(0)).collect())
     }
 
     /// Matching events up to a position.
@@ -228,19 +250,19 @@ impl PgBackend {
         select: &Select<'_>,
         after: Position,
         upto: Position,
-        limit: usize,
+        (limit, entries): (usize, usize),
     ) -> Result<Page, StoreError> {
         let large = self.0.shared.readers.expects_large() && limit > FEW;
-        let query = || select.query(after, upto, limit, large);
-        let head = |row: &PgRow| Position(number(row.get_unchecked(7)));
-        let (head, mut events) = self.named("reading the log", query, head).await?;
-        let head = head.unwrap_or_default();
+        let query = || select.query(after, upto, (limit, entries), large);
+        let ends = |row: &PgRow| [7, 8].map(|column| Position(number(row.get_unchecked::<i64, _>(column))));
+        let (ends, mut events) = self.named("reading the log", query, ends).await?;
+        let [head, end] = ends.unwrap_or_default();
         // The order of an inner select is what PostgreSQL does, and not what it promises.
         if !events.is_sorted_by_key(RecordedEvent::place) {
             events.sort_by_key(RecordedEvent::place);
         }
         let last = events.last().map_or(after, RecordedEvent::place);
-        let through = if is_full(&events, limit) { last } else { head.min(upto).max(last) };
+        let through = if is_full(&events, limit) { last } else { end.max(last) };
         Ok(Page { events, through, more: through < head })
     }
 }
@@ -259,7 +281,7 @@ impl EventStore for PgBackend {
             let what = "nothing of this commit can be looked for: read what it would have written";
             return Err(StoreError::misuse(what));
         }
-        let resolution = self.ask(attempt).await;
+        let resolution = self.ask(attempt, self.0.shared.micros()).await;
         measure::resolved(&resolution);
         resolution
     }
@@ -287,18 +309,19 @@ impl EventStore for PgBackend {
         if limit == 0 {
             return Ok(Page { events: Vec::new(), through: after, more: false });
         }
-        let (most, select, narrow) =
-            (limit.min(MAX_PAGE), Select::new(filter), &self.0.shared.readers.narrow);
+        let select = Select::new(filter, &self.rarest(filter, after).await?);
+        let (most, narrow) = (limit.min(MAX_PAGE), &self.0.shared.readers.narrow);
+        let mut ask = narrow.ask();
         loop {
-            let ask = narrow.ask();
             // What is found by an index alone is as much as the page; else what is looked through is more.
             let (widest, window) = match select.is_indexed() {
+                true if select.is_cut() => (ENTRIES, MAX_SEQUENCE),
                 true => (most, MAX_SEQUENCE),
                 false => (WINDOW, after.0.saturating_add(ask.of(WINDOW) as u64)),
             };
             let upto = Position(window.min(MAX_SEQUENCE));
-            match self.part(&select, after, upto, ask.of(most)).await {
-                Err(error) if narrow.outlasted(ask, widest, &error) => {}
+            match self.part(&select, after, upto, (ask.of(most), ask.of(ENTRIES))).await {
+                Err(error) if narrow.outlasted(ask, widest, &error) => ask = narrow.after(ask),
                 page => {
                     narrow.came(ask);
                     return page;

@@ -3,8 +3,8 @@
 
 use es_core::event::Tag;
 use es_core::store::{
-    AppendCondition, Commit, CommitError, Committed, EventStore as _, ExpectedVersion, FilterItem, Position,
-    Version,
+    AppendCondition, Attempt, Commit, CommitError, Committed, EventFilter, EventStore as _, ExpectedVersion,
+    FilterItem, Position, RecordedEvent, Resolution, Version, read_all,
 };
 use es_postgres::{PgBackend, testing};
 use sqlx::AssertSqlSafe;
@@ -12,8 +12,8 @@ use sqlx::postgres::PgConnection;
 use tokio::time::timeout;
 
 use crate::support::{
-    Gate, LIMIT, WAITING, append, assert_sound, commit, connect, count, exact, fresh, gate, mark, refused,
-    until_count, with,
+    Gate, LIMIT, WAITING, append, assert_sound, commit, connect, count, exact, fresh, gate, mark, new_id,
+    refused, run, stream, until_count, with,
 };
 
 /// The events of `commit`, all with these tags.
@@ -131,6 +131,7 @@ async fn a_stranger_that_uses_a_key_keeps_nobody_else_waiting() {
 const READ: &str =
     "select coalesce(sum(idx_tup_read), 0)::bigint from pg_stat_user_indexes where schemaname = 'es'
     and (relname = 'tags' or relname like 'events%')";
+const FETCHED: &str = "select coalesce(sum(idx_tup_fetch), 0)::bigint from pg_stat_user_tables where schemaname = 'es' and relname like 'events%'";
 const OTHERS: &str = "select count(*) from pg_stat_activity where datname = current_database()
     and backend_type = 'client backend' and pid <> pg_backend_pid()";
 
@@ -153,4 +154,109 @@ async fn a_condition_is_looked_for_along_its_rarest_tag() {
     until_count(database.url(), OTHERS, 0).await;
     let read = count(database.url(), READ).await - before;
     assert!(read < CONDITIONS * 500, "{read} entries were read for {CONDITIONS} conditions");
+}
+
+/// A commit that comes to the gate behind another one looks at what came since, and not at the whole of its streams.
+#[tokio::test]
+async fn behind_the_gate_a_long_stream_is_not_walked_through() {
+    const EVENTS: usize = 10_000;
+    let database = testing::database().await;
+    let url = database.url();
+    let store = with(&database, |o| o.with_notify(false)).await;
+    store.commit(commit("s")).await.unwrap();
+    store.commit(append("long", ExpectedVersion::Any, EVENTS)).await.unwrap();
+    drop(store);
+    until_count(url, OTHERS, 0).await;
+    run(url, "vacuum analyze es.events").await;
+    let before = count(url, FETCHED).await;
+    let store = with(&database, |o| o.with_notify(false)).await;
+    overtaken(url, &store, commit("long")).await.unwrap();
+    drop(store);
+    until_count(url, OTHERS, 0).await;
+    let read = count(url, FETCHED).await - before;
+    assert!(read < 500, "{read} entries were read for one event");
+}
+
+#[tokio::test]
+async fn a_read_goes_along_the_rarest_of_its_tags_whatever_comes_first() {
+    const EVENTS: usize = 10_000;
+    let database = testing::database().await;
+    let url = database.url();
+    let store = with(&database, |o| o.with_notify(false)).await;
+    store.commit(tagged(append("s", ExpectedVersion::Any, EVENTS), &["year:1", "course:1"])).await.unwrap();
+    store.commit(tagged(commit("s"), &["year:1", "student:1"])).await.unwrap();
+    store.commit(tagged(commit("s"), &["student:1"])).await.unwrap();
+    drop(store);
+    until_count(url, OTHERS, 0).await;
+    for table in ["events", "tags"] {
+        run(url, &format!("vacuum analyze es.{table}")).await;
+    }
+    let before = count(url, READ).await;
+    let store = with(&database, |o| o.with_notify(false)).await;
+    for tags in [["year:1", "student:1"], ["student:1", "year:1"]] {
+        let page = store.read(&all_of(&tags), Position(0), 100).await.unwrap();
+        assert_eq!(page.events.len(), 1);
+        assert!(!page.more);
+    }
+    drop(store);
+    until_count(url, OTHERS, 0).await;
+    let read = count(url, READ).await - before;
+    assert!(read < 2_000, "{read} entries were read for two events");
+}
+
+/// However many events have each of its tags: it says how far it has come.
+#[tokio::test]
+async fn a_read_along_tags_that_hardly_ever_meet_is_cut() {
+    let database = testing::database().await;
+    let store = with(&database, |o| o).await;
+    for tags in [["year:1", "a:1"], ["year:1", "b:1"], ["year:1", "a:1"]] {
+        for _ in 0..2 {
+            store.commit(tagged(append("s", ExpectedVersion::Any, 9_000), &tags)).await.unwrap();
+        }
+    }
+    store.commit(tagged(commit("s"), &["a:1", "b:1", "c:1"])).await.unwrap();
+    let head = store.head().await.unwrap();
+    let page = store.read(&all_of(&["a:1", "b:1"]), Position(0), 100).await.unwrap();
+    assert!(page.events.is_empty() && page.more && page.through < head, "{page:?}");
+    let found = read_all(&store, &all_of(&["a:1", "b:1"]), Position(0)).await.unwrap();
+    assert_eq!(found.events.iter().map(RecordedEvent::place).collect::<Vec<_>>(), [head]);
+    let typed = FilterItem::new().with_types(["never"]).with_tag(Tag::parse("year:1").unwrap());
+    let found = read_all(&store, &typed.into(), Position(0)).await.unwrap();
+    assert!(found.events.is_empty());
+    // Another alternative goes on no further than the one that is cut.
+    let either = all_of(&["a:1", "b:1"]).or(FilterItem::new().with_tag(Tag::parse("c:1").unwrap()));
+    let page = store.read(&either, Position(0), 100).await.unwrap();
+    assert!(page.events.is_empty() && page.more, "{page:?}");
+}
+
+fn all_of(tags: &[&str]) -> EventFilter {
+    tags.iter().fold(FilterItem::new(), |item, tag| item.with_tag(Tag::parse(*tag).unwrap())).into()
+}
+
+/// An attempt that came to nothing is looked for among what was recorded since it was named.
+#[tokio::test]
+async fn an_attempt_that_never_came_is_found_so_without_a_walk_through_a_long_stream() {
+    const EVENTS: usize = 10_000;
+    let database = testing::database().await;
+    let url = database.url();
+    let store = with(&database, |o| o.with_notify(false)).await;
+    store.commit(append("long", ExpectedVersion::Any, EVENTS)).await.unwrap();
+    let old = "begin; set local es.maintenance = 'on';
+        update es.events set recorded_at = recorded_at - interval '30 days'; commit";
+    run(url, old).await;
+    run(url, "vacuum analyze es.events").await;
+    let late = store.commit(commit("long")).await.unwrap();
+    drop(store);
+    until_count(url, OTHERS, 0).await;
+    let before = count(url, FETCHED).await;
+    let store = with(&database, |o| o.with_notify(false)).await;
+    let never = Attempt { id: new_id(), appends: vec![(stream("long"), vec![new_id()])] };
+    assert_eq!(store.resolve(&never).await.unwrap(), Resolution::Never);
+    let last = store.stream(&stream("long"), Version(EVENTS as u64), 1).await.unwrap()[0].id;
+    let came = Attempt { id: new_id(), appends: vec![(stream("long"), vec![last])] };
+    assert_eq!(store.resolve(&came).await.unwrap(), Resolution::Applied(late));
+    drop(store);
+    until_count(url, OTHERS, 0).await;
+    let read = count(url, FETCHED).await - before;
+    assert!(read < 500, "{read} entries were read for one attempt");
 }
