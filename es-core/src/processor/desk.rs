@@ -85,6 +85,17 @@ impl<B: Backend> Desk<B> {
         Ok(parked::list(&*self.backend, &self.current().await?, after, limit).await?)
     }
 
+    /// One parked sequence, by its key.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::NotParked`]; [`ProcessorError::Store`] if the store cannot be read.
+    pub async fn parked_under(&self, key: &str) -> Result<ParkedSequence, ProcessorError> {
+        let build = self.current().await?;
+        let found = parked::show(&self.backend, &build, key).await?;
+        found.ok_or_else(|| ProcessorError::NotParked { build, key: key.to_owned() })
+    }
+
     /// As [`Processor::retry`](super::Processor::retry).
     ///
     /// # Errors

@@ -126,6 +126,49 @@ async fn a_violation_is_shown() {
     assert!(lines.contains("positions are contiguous"), "{lines}");
 }
 
+/// A processor with two parked sequences, the row of one of which is damaged.
+const PARKED: &str = r#"insert into es.rows values
+    ('checkpoints', 'good/1~1#0000', 1, '{"position":3,"last":1023,"epoch":1,"replay":0}'),
+    ('good/1~1/parked', 'ada', 1, '{"first":1,"position":1,"event":"Sold","events":1,"error":"no","attempts":1,
+        "first_at":"2026-01-01T00:00:00Z","last_at":"2026-01-01T00:00:00Z"}'),
+    ('good/1~1/parked', 'bob', 1, 'not json')"#;
+
+#[tokio::test]
+async fn a_dry_run_refuses_what_the_verb_would_refuse() {
+    let (database, backend) = open().await;
+    write(&backend, "a", 3).await;
+    sqlx::raw_sql(PARKED).execute(&backend.db()).await.unwrap();
+    for (verb, said) in [
+        (&["discard", "good/1", "nobody", "--reason", "x"][..], "\"nobody\" is not parked"),
+        (&["discard", "good/1", "ada", "--reason", " "], "reason"),
+        (&["retry", "good/1", "nobody"], "\"nobody\" is not parked"),
+        (&["redact", "--stream", "nope", "--version", "1"], "stream nope has no event with version 1"),
+    ] {
+        let (code, data, words) = run(Some(&database), &[verb, &["--dry-run"]].concat());
+        assert_eq!((code, &*data), (2, ""), "{verb:?}: {words}");
+        assert!(words.contains(said), "{verb:?}: {words}");
+    }
+    let (code, data, _) = run(Some(&database), &["discard", "good/1", "ada", "--reason", "x", "--dry-run"]);
+    assert_eq!((code, data.lines().count()), (0, 1), "{data}");
+}
+
+#[tokio::test]
+async fn a_parked_sequence_that_cannot_be_read_is_listed() {
+    let (database, backend) = open().await;
+    write(&backend, "a", 3).await;
+    sqlx::raw_sql(PARKED).execute(&backend.db()).await.unwrap();
+    let (code, line, _) = run(Some(&database), &["parked", "good/1", "--json"]);
+    let parked = serde_json::from_str::<serde_json::Value>(&line).unwrap();
+    assert_eq!(
+        (code, &parked["parked"][0]["key"], &parked["parked"][1]["key"]),
+        (0, &"ada".into(), &"bob".into())
+    );
+    assert!(parked["parked"][1]["error"].as_str().unwrap().contains("cannot be read"), "{line}");
+    // What is asked of all is not asked of it.
+    let (_, all, _) = run(Some(&database), &["retry", "good/1", "--all", "--dry-run"]);
+    assert!(all.contains("ada") && !all.contains("bob"), "{all}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_done_is_said_in_words() {
     let database = es_postgres::testing::database().await;

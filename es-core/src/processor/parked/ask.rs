@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::sequence::readable;
-use super::{Parked, ParkedSequence, list, one, positions, skip_key};
+use super::{Parked, ParkedSequence, list_readable, one, one_or_rest, positions, skip_key};
 use crate::ErrorKind;
 use crate::limits::{MAX_REASON, cut, size};
 use crate::processor::{AnyBackend, Processor, ProcessorError};
@@ -88,7 +88,7 @@ impl Processor {
     }
 
     /// Leaves a parked sequence out for good, and waits until that is done. Recorded with the reason, see
-    /// [`Self::skipped`].
+    /// [`Self::skipped`]. Also one whose row cannot be read.
     ///
     /// # Errors
     ///
@@ -208,7 +208,11 @@ impl<A: Asker> Asking<'_, A> {
         let of = self.asked_of().await?;
         let (build, backend) = (of.build.clone(), self.0.backend());
         let gone = || ProcessorError::NotParked { build: build.clone(), key: key.to_owned() };
-        let Some(sequence) = one(backend, &build, key).await? else { return Err(gone()) };
+        let found = match request {
+            Request::Retry => one(backend, &build, key).await?,
+            Request::Discard { .. } => one_or_rest(backend, &build, key).await?,
+        };
+        let Some(sequence) = found else { return Err(gone()) };
         let last = last(backend, &build, &sequence).await?;
         let table = build.requests();
         loop {
@@ -249,9 +253,9 @@ impl<A: Asker> Asking<'_, A> {
         let (build, backend) = (&of.build, self.0.backend());
         let before = Asked::requests(backend, build).await?;
         // In this order: a sequence goes in one commit with its request.
-        let left = one(backend, build, key).await?;
+        let left = one_or_rest(backend, build, key).await?;
         let request = build.requests().get(backend, key).await?;
-        let then = if request.is_some() { left.clone() } else { one(backend, build, key).await? };
+        let then = if request.is_some() { left.clone() } else { one_or_rest(backend, build, key).await? };
         let is_read = self.is_as_it_was(of).await;
         if let (Err(ProcessorError::Switched { .. } | ProcessorError::SetBack { .. }), Some(row)) =
             (&is_read, &request)
@@ -313,7 +317,7 @@ impl<A: Asker> Asking<'_, A> {
         let build = of.build.clone();
         let (mut asked, mut after) = (BTreeSet::new(), None::<String>);
         loop {
-            let page = list(backend, &build, after.as_deref(), SOME).await?;
+            let page = list_readable(backend, &build, after.as_deref(), SOME).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
             let keys: Vec<String> =

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::clock::Timestamp;
 use crate::processor::kinds::admission::LeftOut;
 use crate::slices::Slices;
-use crate::state::{Build, ParkedEvent, Sequence, Skipped, sortable};
+use crate::state::{Build, ParkedEvent, Request, Sequence, Skipped, sortable};
 use crate::store::keys::behind;
 use crate::store::{Filling, Position, Row, RowStore, RowWrite, Span, StoreError, StoredRow, is_full};
 
@@ -21,7 +21,8 @@ const ERROR: usize = 2_000;
 /// Sequences that are read together.
 const PAGE: usize = 500;
 
-/// A sequence that waits for an operator.
+/// A sequence that waits for an operator. Of one whose row cannot be read the key is known, and `error` says that; its other
+/// fields are nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParkedSequence {
@@ -47,6 +48,16 @@ impl From<Row<Sequence>> for ParkedSequence {
     fn from(Row { key, rev: _, value }: Row<Sequence>) -> Self {
         let Sequence { first: _, position, event, events, error, attempts, first_at, last_at } = value;
         Self { key, position, event, events, error, attempts, first_at, last_at }
+    }
+}
+
+impl ParkedSequence {
+    /// One whose row is damaged.
+    fn unread(key: String, error: &StoreError) -> Self {
+        let (event, error) =
+            (String::new(), cut(&format!("its row cannot be read: {}", crate::chain(error))));
+        let (first_at, last_at) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        Self { key, position: Position(0), event, events: 0, error, attempts: 0, first_at, last_at }
     }
 }
 
@@ -192,15 +203,49 @@ pub(crate) async fn skipped_undecoded(
     Ok(skipped)
 }
 
-/// The sequences of a range.
+/// The sequences of a range. One whose row cannot be read is an error, unless it is to be left out.
 pub(crate) async fn of_range(
     store: &dyn RowStore,
     build: &Build,
     slices: Slices,
 ) -> Result<BTreeMap<String, Parked>, StoreError> {
-    let all = build.parked().stored(store).await?;
-    let own = all.into_iter().filter(|row| slices.has(&row.key));
-    own.map(|row| Ok((row.key.clone(), build.parked().decode(row)?))).collect()
+    let mut sequences = BTreeMap::new();
+    for row in build.parked().stored(store).await?.into_iter().filter(|row| slices.has(&row.key)) {
+        let key = row.key.clone();
+        let sequence = match build.parked().decode(row.clone()) {
+            Err(_) if is_to_be_discarded(store, build, &key).await? => rebuilt(store, build, row).await?,
+            read => read?,
+        };
+        sequences.insert(key, sequence);
+    }
+    Ok(sequences)
+}
+
+/// Whether an operator wants a sequence to be left out.
+async fn is_to_be_discarded(store: &dyn RowStore, build: &Build, key: &str) -> Result<bool, StoreError> {
+    let request = build.requests().get(store, key).await?;
+    Ok(request.is_some_and(|row| matches!(row.value, Request::Discard { .. })))
+}
+
+/// A sequence whose row cannot be read, as far as the rows of its events say what it is: for whoever leaves it out.
+async fn rebuilt(store: &dyn RowStore, build: &Build, row: StoredRow) -> Result<Parked, StoreError> {
+    let (of, now) = (format!(":{:016x}:", xxh3_64(row.key.as_bytes())), Timestamp::UNIX_EPOCH);
+    let mut sequence = begin(&row.key, Position(0), String::new(), UNREAD, 0, now);
+    sequence.rev = row.rev;
+    let mut after = None::<String>;
+    loop {
+        let page = build.parked_events().stored_page(store, after.as_deref(), PAGE).await?;
+        for event in page.iter().filter(|event| event.key.contains(&of)) {
+            if let Some(first) = position_of_skip(&event.key) {
+                (sequence.value.first, sequence.value.position) = (first, first);
+                sequence.value.events += 1;
+            }
+        }
+        if page.len() < PAGE {
+            return Ok(sequence);
+        }
+        after = page.last().map(|row| row.key.clone());
+    }
 }
 
 /// A sequence of which an event up to a position waits.
@@ -262,9 +307,38 @@ pub(crate) async fn count(
     }
 }
 
-/// Sequences of a build in the order of their keys, after one, at most `limit` of them. One that cannot be read is left
-/// out.
+/// Sequences of a build in the order of their keys, after one, at most `limit` of them. Of one that cannot be read there is its
+/// key, and why.
 pub(crate) async fn list(
+    store: &dyn RowStore,
+    build: &Build,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<ParkedSequence>, StoreError> {
+    let table = build.parked();
+    let page = table.stored_page(store, after, limit).await?;
+    let shown = |row: StoredRow| {
+        let key = row.key.clone();
+        table.decode(row).map_or_else(|error| ParkedSequence::unread(key, &error), Into::into)
+    };
+    Ok(page.into_iter().map(shown).collect())
+}
+
+/// One of them, by its key.
+pub(crate) async fn show(
+    store: &dyn RowStore,
+    build: &Build,
+    key: &str,
+) -> Result<Option<ParkedSequence>, StoreError> {
+    let table = build.parked();
+    let row = store.rows(table.name(), &[key.to_owned()]).await?.pop().flatten();
+    Ok(row.map(|row| {
+        table.decode(row).map_or_else(|error| ParkedSequence::unread(key.to_owned(), &error), Into::into)
+    }))
+}
+
+/// The same as [`list`] without those that cannot be read.
+pub(crate) async fn list_readable(
     store: &dyn RowStore,
     build: &Build,
     after: Option<&str>,
@@ -305,6 +379,21 @@ pub(crate) async fn one(
     key: &str,
 ) -> Result<Option<Parked>, StoreError> {
     build.parked().get(store, key).await
+}
+
+/// The same, also of one whose row cannot be read.
+pub(crate) async fn one_or_rest(
+    store: &dyn RowStore,
+    build: &Build,
+    key: &str,
+) -> Result<Option<Parked>, StoreError> {
+    let Some(row) = store.rows(build.parked().name(), &[key.to_owned()]).await?.pop().flatten() else {
+        return Ok(None);
+    };
+    match build.parked().decode(row.clone()) {
+        Ok(sequence) => Ok(Some(sequence)),
+        Err(_) => Ok(Some(rebuilt(store, build, row).await?)),
+    }
 }
 
 /// Events of a sequence, each with its position.

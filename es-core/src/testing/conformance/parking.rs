@@ -800,7 +800,10 @@ pub async fn a_parked_sequence_that_cannot_be_read_hides_no_other<S: Subject>(su
     settle(&app).await;
     let processor = Kind::View.of(&app);
     let readable = overwrite::<S>(&world.store, "ledger/1~1/parked", "a", b"\"of a newer version\"").await;
-    assert_eq!(parked_keys(processor).await, [("b".to_owned(), 2)]);
+    // Of one that is damaged there is its key, and that.
+    assert_eq!(parked_keys(processor).await, [("a".to_owned(), 0), ("b".to_owned(), 2)]);
+    let damaged = ask(|| processor.parked(None, 1)).await;
+    assert!(damaged[0].error.contains("its row cannot be read"), "{damaged:?}");
     poison.mend();
     // Its owner may have to read all of them anew: so it is damaged only until the others are asked for.
     let all = ParkedFilter::all();
@@ -821,6 +824,27 @@ pub async fn a_parked_sequence_that_cannot_be_read_hides_no_other<S: Subject>(su
     for account in ["a", "b"] {
         world.assert_complete(account, 2).await;
     }
+}
+
+/// K13
+pub async fn a_parked_sequence_that_cannot_be_read_can_be_discarded<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    for account in ["a", "b"] {
+        world.put(account, vec![poison.payment(1, "fails"), payment(2)]).await;
+    }
+    settle(&app).await;
+    let processor = Kind::View.of(&app);
+    overwrite::<S>(&world.store, "ledger/1~1/parked", "a", b"\"damaged\"").await;
+    ask(|| processor.discard("a", "nobody can read it", LIMIT)).await;
+    assert_eq!(parked_keys(processor).await, [("b".to_owned(), 2)]);
+    let skipped = ask(|| processor.skipped()).await;
+    assert_eq!(skipped.iter().map(|one| &*one.key).collect::<Vec<_>>(), ["a", "a"]);
+    assert_eq!(world.store.row("ledger/1~1/requests", "a").await, None);
+    // Its range goes on.
+    poison.mend();
+    assert_eq!(retry(processor, "b").await, None);
+    assert_eq!(world.sum(Kind::View, "b").await, 3);
 }
 
 /// K14

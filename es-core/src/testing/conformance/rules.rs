@@ -555,6 +555,7 @@ macro_rules! __conformance_and_the_rest {
                 a_request_is_found_by_an_owner_that_hears_nothing
                 a_request_that_cannot_be_read_stops_nothing_but_itself
                 a_parked_sequence_that_cannot_be_read_hides_no_other
+                a_parked_sequence_that_cannot_be_read_can_be_discarded
                 a_thousand_requests_are_written_in_a_few_commits
             }
             undecoded {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use es_core::processor::{Desk, KnownBuilds, ParkedFilter, ParkedSequence};
+use es_core::processor::{Desk, KnownBuilds, ParkedFilter, ParkedSequence, ProcessorError};
+use es_core::store::Position;
 use es_postgres::PgBackend;
 use serde_json::{Value, json};
 
@@ -53,6 +54,9 @@ async fn retry(desk: &Desk<PgBackend>, which: &Which) -> Result<Answer, Failed> 
 
 async fn discard(desk: &Desk<PgBackend>, which: &Which, reason: &str) -> Result<Answer, Failed> {
     if which.dry_run {
+        if reason.trim().is_empty() {
+            return Err(ProcessorError::NoReason.into());
+        }
         return Ok(listed(&meant(desk, which).await?));
     }
     let limit = Duration::from_secs(which.wait);
@@ -77,12 +81,12 @@ fn filter(which: &Which) -> ParkedFilter {
 
 /// The sequences that would be asked for.
 async fn meant(desk: &Desk<PgBackend>, which: &Which) -> Result<Vec<ParkedSequence>, Failed> {
+    if let Some(key) = &which.key {
+        return Ok(vec![desk.parked_under(key).await?]);
+    }
     let filter = filter(which);
-    parked(desk, |sequence| match &which.key {
-        Some(key) => sequence.key == *key,
-        None => filter.matches(sequence),
-    })
-    .await
+    // What is asked of all is not asked of one that cannot be read: it has no event.
+    parked(desk, |sequence| sequence.position > Position(0) && filter.matches(sequence)).await
 }
 
 /// The parked sequences that are meant.
