@@ -139,14 +139,14 @@ impl RowStore for PgBackend {
         check::bounds(table, spans.iter().flat_map(Span::bounds))?;
         let (readers, limits) = (&self.0.shared.readers, spans.iter().map(|span| span.limit.min(MAX_PAGE)));
         let most = WIDEST.min(limits.sum());
+        let mut ask = readers.narrow.ask();
         loop {
-            let ask = readers.narrow.ask();
             let read = match ask.is_whole() {
                 true => spans::at_once(readers, table, spans).await,
                 false => spans::in_parts(readers, table, spans, ask.of(most)).await,
             };
             match read {
-                Err(error) if readers.narrow.outlasted(ask, most, &error) => {}
+                Err(error) if readers.narrow.outlasted(ask, most, &error) => ask = readers.narrow.after(ask),
                 read => {
                     readers.narrow.came(ask);
                     return read;

@@ -334,15 +334,19 @@ impl EventStore for PgBackend {
         let positions: Vec<i64> = check::positions(positions)?.into_iter().map(|p| signed(p.0)).collect();
         let (mut events, mut left, narrow) = (Vec::new(), &positions[..], &self.0.shared.readers.narrow);
         // As a stream is: in one part, as a rule.
+        let mut ask = narrow.ask();
         while !left.is_empty() && !is_full(&events, usize::MAX) {
-            let ask = narrow.ask();
             let (part, rest) = left.split_at(ask.of(left.len()));
             let query = || sqlx::query(filter::at()).bind(part.to_vec());
             match self.named("reading events", query, |_| ()).await {
-                Err(error) if narrow.outlasted(ask, left.len(), &error) => continue,
+                Err(error) if narrow.outlasted(ask, left.len(), &error) => {
+                    ask = narrow.after(ask);
+                    continue;
+                }
                 read => events.extend(read?.1),
             }
             narrow.came(ask);
+            ask = narrow.ask();
             left = rest;
         }
         Ok(events)
