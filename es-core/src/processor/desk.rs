@@ -92,7 +92,7 @@ impl<B: Backend> Desk<B> {
     /// [`ProcessorError::NotParked`]; [`ProcessorError::Store`] if the store cannot be read.
     pub async fn parked_under(&self, key: &str) -> Result<ParkedSequence, ProcessorError> {
         let build = self.current().await?;
-        let found = parked::show(&self.backend, &build, key).await?;
+        let found = parked::show(&*self.backend, &build, key).await?;
         found.ok_or_else(|| ProcessorError::NotParked { build, key: key.to_owned() })
     }
 
