@@ -140,7 +140,7 @@ async fn a_dry_run_refuses_what_the_verb_would_refuse() {
     sqlx::raw_sql(PARKED).execute(&backend.db()).await.unwrap();
     for (verb, said) in [
         (&["discard", "good/1", "nobody", "--reason", "x"][..], "\"nobody\" is not parked"),
-        (&["discard", "good/1", "ada", "--reason", " "], "reason"),
+        (&["discard", "good/1", "ada", "--reason", " "], "say why"),
         (&["retry", "good/1", "nobody"], "\"nobody\" is not parked"),
         (&["redact", "--stream", "nope", "--version", "1"], "stream nope has no event with version 1"),
     ] {
