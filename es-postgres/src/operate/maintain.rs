@@ -201,7 +201,8 @@ impl PgBackend {
         let what = "redacting events";
         let streams: Vec<String> = events.iter().map(|(stream, ..)| stream.as_str().to_owned()).collect();
         let versions: Vec<i64> = events.iter().map(|(_, version, _)| signed(version.0)).collect();
-        let kinds = self.maintain(what, sqlx::query(KINDS).bind(streams.clone()).bind(versions.clone())).await?;
+        let kinds =
+            self.maintain(what, sqlx::query(KINDS).bind(streams.clone()).bind(versions.clone())).await?;
         for ((.., data), kind) in events.iter().zip(&kinds) {
             // What is not there, or has left the log, is taken for JSON, as nearly all is.
             check::replacement(kind.get_unchecked(0), kind.get_unchecked(1), data)?;
