@@ -204,6 +204,10 @@ impl Worker {
     }
 
     /// Whether the store takes events as well: rows may go another way, and commands of a handler fail that one does not see.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "a session may be sent to another thread, and not shared with it"
+    )]
     async fn takes_appends(&mut self) -> bool {
         let Ok(stream) = StreamId::new(PROBE) else { return false };
         let append = Append { stream, expected: ExpectedVersion::Any, events: Vec::new() };
