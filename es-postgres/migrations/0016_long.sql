@@ -160,13 +160,16 @@ from {es}.events e
 join {es}.streams s using (stream_id)
 join {es}.event_types t using (type_id);
 
+-- Of one table, so that people can delete from it.
 create or replace view {es}.checkpoints as
-select c.name,
-       case when jsonb_typeof(c.row) = 'object' and coalesce(c.row ->> 'position', '0') ~ '^[0-9]{1,18}$'
-            then coalesce(c.row ->> 'position', '0')::bigint end as position
-from (select r.key as name, {es}.json_of(r.data) as row from {es}.rows r where r.tbl = 'checkpoints' offset 0) c
+select r.key as name,
+       case when jsonb_typeof({es}.json_of(r.data)) = 'object'
+             and coalesce({es}.json_of(r.data) ->> 'position', '0') ~ '^[0-9]{1,18}$'
+            then coalesce({es}.json_of(r.data) ->> 'position', '0')::bigint end as position
+from {es}.rows r
 -- A range that was merged into its neighbour keeps its row, for its revision; it is no checkpoint any more.
-where jsonb_typeof(c.row) is distinct from 'object' or c.row -> 'last' is not null;
+where r.tbl = 'checkpoints'
+  and (jsonb_typeof({es}.json_of(r.data)) is distinct from 'object' or {es}.json_of(r.data) -> 'last' is not null);
 
 -- Whether a stream has this event at this version: in the log, or as the last one that was archived. A snapshot is believed
 -- for its last event.

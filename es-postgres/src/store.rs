@@ -218,14 +218,13 @@ impl PgBackend {
         Err(StoreError::transient("a commit", moving).into())
     }
 
-    /// What became of an attempt, once nothing of this process is before it. `at` is the time, if its events were not
-    /// recorded by the server's clock.
-    pub(crate) async fn ask(&self, attempt: &Attempt, at: Option<i64>) -> Result<Resolution, StoreError> {
+    /// What became of an attempt, once nothing of this process is before it.
+    async fn ask(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
         for lane in self.0.lanes() {
             lane.barrier().await?;
         }
         let shared = &self.0.shared;
-        let query = || resolve::query(attempt, at);
+        let query = || resolve::query(attempt, shared.micros());
         let rows = shared.readers.rows("resolving a commit", query).await?;
         resolve::resolution(attempt, rows.first().expect("a function without a set gives one row"))
     }
@@ -281,7 +280,7 @@ impl EventStore for PgBackend {
             let what = "nothing of this commit can be looked for: read what it would have written";
             return Err(StoreError::misuse(what));
         }
-        let resolution = self.ask(attempt, self.0.shared.micros()).await;
+        let resolution = self.ask(attempt).await;
         measure::resolved(&resolution);
         resolution
     }

@@ -172,8 +172,7 @@ impl PgBackend {
     async fn resolved(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
         let mut wait = Duration::from_millis(10);
         for _ in 0..RESOLVES {
-            // Its events have times of their own.
-            match self.ask(attempt, Some(0)).await {
+            match self.resolve(attempt).await {
                 Err(error) if error.kind() == ErrorKind::Transient => tokio::time::sleep(wait).await,
                 Err(error) => {
                     tracing::warn!(attempt = %attempt.id, error = &error as &dyn std::error::Error, "the store does not say what became of a chunk");
@@ -201,7 +200,8 @@ impl PgBackend {
                 break Batch::new(&commits, &known);
             }
         };
-        let attempt = shared.ids.next();
+        // Its events have times of their own: so its name has none, by which it would be looked for among what is as new.
+        let attempt = uuid::Builder::from_random_bytes(shared.ids.next().into_bytes()).into_uuid();
         let (mut args, pending) = batch.args(attempt, shared.micros(), &importing.streams);
         // Of what follows there are tags alone.
         args.truncate(FIRST + PROOF.len() + 2);
