@@ -257,8 +257,9 @@ impl Rebuild {
     }
 
     /// Switches queries to it, in one transaction: each of them sees the whole old or the whole new one, and none sees
-    /// less than before. The old one is kept up to date from then on, see [`Processor::roll_back`]. While this one is
-    /// far behind, it is waited for, ten seconds at most and not at all if it is paused; queries go on meanwhile.
+    /// less than before. The old one is kept up to date from then on, see
+    /// [`Processor::roll_back`](crate::processor::Processor::roll_back). While this one is far behind, it is waited for, ten
+    /// seconds at most and not at all if it is paused; queries go on meanwhile.
     ///
     /// # Errors
     ///
