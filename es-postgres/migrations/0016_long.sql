@@ -171,18 +171,6 @@ from {es}.rows r
 where r.tbl = 'checkpoints'
   and (jsonb_typeof({es}.json_of(r.data)) is distinct from 'object' or {es}.json_of(r.data) -> 'last' is not null);
 
--- Whether a stream has this event at this version: in the log, or as the last one that was archived. A snapshot is believed
--- for its last event.
-create or replace function {es}.stands(stream text, version bigint, event uuid) returns boolean language sql stable as $$
-    select exists (
-        select from {es}.streams s join {es}.events e on e.stream_id = s.stream_id
-        where s.name = stands.stream and e.version = stands.version and substr(e.envelope, 1, 16) = uuid_send(stands.event)
-    ) or exists (
-        select from {es}.streams s join {es}.archived_streams r on r.stream_id = s.stream_id
-        where s.name = stands.stream and r.version = stands.version and substr(r.envelope, 1, 16) = uuid_send(stands.event)
-    )
-$$;
-
 -- What would miss the events up to a position, if they were archived: processors that are behind, or whose place cannot be
 -- read; events that are set aside; and streams that could not be loaded any more, by their last events.
 create or replace function {es}.in_the_way(
