@@ -319,6 +319,7 @@ impl Writer {
             let nothing = requests.iter().map(|_| Committed::default()).collect();
             return Ok(Answer::Written(nothing, Default::default()));
         }
+        // First: a server that is not reached is nobody's mistake, whatever would be asked of it.
         self.connection().await.map_err(unreached)?;
         let commits = commits(requests);
         let shared = &self.shared;

@@ -178,7 +178,7 @@ async fn a_query_fails_soon_while_the_server_is_down_and_says_where_it_was() {
 #[tokio::test]
 async fn a_query_that_finds_no_free_connection_says_so_within_its_time() {
     let (database, _store) = fresh().await;
-    let store = with(&database, |o| o.with_connections(1).with_query_wait(Duration::from_millis(100))).await;
+    let store = with(&database, |o| o.with_connections(1).with_query_wait(Duration::from_secs(1))).await;
     let db = store.db();
     let held = db.pool().acquire().await.unwrap();
     let error = sqlx::query("select 1").execute(&db).await.unwrap_err();

@@ -148,8 +148,8 @@ pub async fn hundreds_of_poisoned_keys_are_parked_in_a_few_commits<S: Subject>(s
     let commits = line.commits("checkpoints").len();
     assert!(commits < KEYS / 2, "{commits} commits");
     let reads = line.reads().len();
-    // Most go on with the page that they have.
-    assert!(reads * 2 < commits, "{reads} reads, {commits} commits");
+    // Where nothing else fails, most go on with the page that they have.
+    assert!(reads * 5 < commits * 2, "{reads} reads, {commits} commits");
 }
 
 /// K6, K11
